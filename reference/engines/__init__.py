@@ -1,0 +1,1 @@
+"""With what it runs: one file per outside tool."""

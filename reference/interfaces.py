@@ -1,0 +1,80 @@
+"""The only sockets: what the method needs from the outside. Two implementations fit each; the paper's code sees neither."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from reference.records import Completion, Problem
+
+
+class UnusableAnswer(ValueError):
+    """A teacher's answer that the method cannot use. The item is left out and counted, never replaced by a guess."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn. Temperature 0 is greedy decoding; `top_p` then has no effect.
+
+    Defaults: Table 6 (temperature 0.7, top-p 0.9, response length 1024).
+    """
+
+    temperature: float = 0.7
+    top_p: float = 0.9
+    max_new_tokens: int = 1024
+
+
+class Sampler(Protocol):
+    """Draws responses o_i ~ pi_theta(. | q) (Eqs. 1 and 22)."""
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], sampling: Sampling
+    ) -> list[list[Completion]]:
+        """One response for each seed of each prompt (token ids in, token ids out).
+
+        A response depends on its prompt, its seed and the weights alone, up to floating-point rounding that may
+        change with the batch; equal calls give equal responses.
+        """
+
+    def load(self, checkpoint: Path) -> None:
+        """Take the weights of a checkpoint directory."""
+
+    def sync(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Take over the trainer's weights, named as in the checkpoint."""
+
+
+class Teacher(Protocol):
+    """The stronger model T. Each verb is one prompt of `paper.prompts`; scores are one of 0, 0.25, 0.5, 0.75, 1.
+
+    Every verb may raise `UnusableAnswer` with the reason why it has nothing usable to say about an item.
+    """
+
+    def solve(self, problem: Problem, attempt: int = 0) -> str:
+        """A reasoning trace C that ends in `#### a*` (Eq. 4). Another `attempt` may give another trace."""
+
+    def importance(self, problem: Problem, trace: str, trace_without_step: str, step: str) -> float:
+        """J_imp(q, a*, C, C without s_i, s_i) (Eq. 5)."""
+
+    def jumpiness(self, problem: Problem, context: str, step: str) -> float:
+        """J_jump(q, P_i, s_i) (Eq. 7)."""
+
+    def expand(self, problem: Problem, context: str, step: str) -> str:
+        """The step with its missing intermediate reasoning spelled out."""
+
+    def compress(self, step: str) -> str:
+        """The step's core meaning, shorter."""
+
+    def localize(self, problem: Problem, context: str, step: str) -> str:
+        """The step in a form that a small model learns more easily."""
+
+    def diagnose(self, problem: Problem, response: str) -> str:
+        """The seven-field diagnosis of a wrong response, as JSON text (Eqs. 16 and 17)."""
+
+
+class StepScorer(Protocol):
+    """D_i under the current student (Eq. 8)."""
+
+    def step_nll(self, problem: Problem, context: str, step: str) -> float:
+        """Mean negative log-likelihood of the step's tokens, teacher-forced after q and P_i, in nats per token."""

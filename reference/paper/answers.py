@@ -1,0 +1,60 @@
+"""Section 3.1, the verifier: Ans(.) and the reward of Eq. 2.
+
+verl's GSM8K scorer compares strings and reads only the last 300 characters, so `#### 72.` and `#### $72` score 0 there;
+here any way of writing the same decimal is the same answer (ambiguity A48).
+"""
+
+import re
+
+# What may stand between the mark and the number: spaces, bold, currency, LaTeX wrappers.
+_WRAPPERS = r"(?:[ \t*_`$(\[{]|\\(?:boxed|mathbf|text)\{|\\[$(\[!,;])*"
+# The number ends here: not inside a longer number, a fraction, a time or a power of ten.
+_END = r"(?![0-9]|[.,][0-9]|\s*[/:^]\s*[0-9]|[eE][+-]?[0-9])"
+_ANSWER = re.compile(
+    rf"{_WRAPPERS}(?P<sign>[+\-\u2212]?){_WRAPPERS}(?P<whole>[0-9]{{1,3}}(?:,[0-9]{{3}})+|[0-9]*)(?:\.(?P<part>[0-9]+))?{_END}"
+)
+ANSWER_MARK = "####"
+
+
+def normalize_number(text: str) -> str | None:
+    """The number that `text` begins with, as a plain decimal: `$1,200.50` -> `1200.5`; None if it begins with none."""
+    match = _ANSWER.match(text.replace("{,}", ","))
+    if match is None or not (match["whole"] or match["part"]):
+        return None
+    whole = match["whole"].replace(",", "").lstrip("0") or "0"
+    part = (match["part"] or "").rstrip("0")
+    number = f"{whole}.{part}" if part else whole
+    return f"-{number}" if match["sign"] in ("-", "\u2212") and number != "0" else number
+
+
+def extract_answer(text: str) -> str | None:
+    """Ans(o): the number that follows the last `####` on its line, as a normalised decimal string.
+
+    Tolerates `$`, thousands commas, spaces, a trailing full stop, bold, `\\boxed{}` and a unit behind the number.
+    A fraction, a time or a number in scientific notation is no decimal: None. Never raises.
+    """
+    before, mark, after = text.rpartition(ANSWER_MARK)
+    return normalize_number(after.split("\n", 1)[0]) if mark else None
+
+
+def is_correct(response: str, gold: str) -> bool:
+    """Whether Ans(o) = a*, compared as exact decimals (Eq. 2's indicator).
+
+    Raises:
+        ValueError: `gold` is not a decimal number; a wrong gold answer must not pass for a wrong response.
+    """
+    expected = normalize_number(gold)
+    if expected is None:
+        raise ValueError(f"the gold answer {gold!r} is not a decimal number; mend or remove the problem")
+    return extract_answer(response) == expected
+
+
+def reward(response: str, gold: str) -> float:
+    """Eq. (2): r_{j,i} = 1[Ans(o_{j,i}) = a_j*], as 0.0 or 1.0. Raises ValueError as `is_correct`."""
+    return float(is_correct(response, gold))
+
+
+def is_answer_line(line: str) -> bool:
+    """Whether a line is a final answer such as `#### 72`, and not a fourth-level heading such as `#### Step 2`."""
+    stripped = line.strip().strip("*").strip()
+    return stripped.startswith(ANSWER_MARK) and extract_answer(stripped) is not None

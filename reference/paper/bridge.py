@@ -1,0 +1,228 @@
+"""Section 3.2 and Appendix C.1: Bridge, which makes a teacher's trace of a hard problem learnable (Eqs. 4-13, Algorithm 1).
+
+Text in, text out: the teacher and the student's step scorer come in as arguments, so that Algorithm 1 needs no model.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+
+from reference.interfaces import StepScorer, Teacher, UnusableAnswer
+from reference.paper.answers import extract_answer, is_answer_line, normalize_number
+from reference.paper.prompts import Prompts, next_step_messages, student_messages
+from reference.records import (
+    Action,
+    BridgedStep,
+    BridgedTrace,
+    ExampleKind,
+    Message,
+    Problem,
+    SFTExample,
+    StepScores,
+    Thresholds,
+    Trace,
+)
+
+JUDGE_SCORES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+# Where a unit begins, the strongest sign first (ambiguity A21): a heading, `Step 3:`, `3.`, a paragraph.
+_UNIT_STARTS = (
+    re.compile(r"^(?= {0,3}#{1,6}[ \t]+\S)", re.MULTILINE),
+    re.compile(r"^(?= {0,3}[*_]{0,2}Step[ \t]+[0-9]+\b)", re.MULTILINE | re.IGNORECASE),
+    re.compile(r"^(?= {0,3}[*_]{0,2}[0-9]+[.)][*_]{0,2}[ \t])", re.MULTILINE),
+    re.compile(r"\n[ \t\r]*\n\s*"),
+)
+
+
+def split_steps(trace: str) -> list[str]:
+    """Eq. (4): C = [s_1, ..., s_m], the trace cut into coherent reasoning units.
+
+    Lossless: `"".join(split_steps(trace)) == trace`. Cuts at headings; without two units then at numbered steps; else at
+    blank lines. The `#### answer` line belongs to the unit before it. An empty trace has no steps.
+    """
+    for starts in _UNIT_STARTS:
+        units = _cut(trace, [match.end() for match in starts.finditer(trace)])
+        if len(units) > 1:
+            return units
+    return [trace] if trace else []
+
+
+def _cut(trace: str, starts: Sequence[int]) -> list[str]:
+    """Cut at the starts that begin a unit: not before the first word, not at an answer line."""
+    starts = [at for at in starts if trace[:at].strip() and not is_answer_line(trace[at:].split("\n", 1)[0])]
+    bounds = [0, *starts, len(trace)]
+    return [trace[begin:end] for begin, end in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+def importance_score(problem: Problem, trace: str, steps: Sequence[str], index: int, teacher: Teacher) -> float:
+    """Eq. (5): I_i = J_imp(q, a*, C, C without s_i, s_i), on the original trace (ambiguity A15)."""
+    without_step = "".join([*steps[:index], *steps[index + 1 :]])
+    return _judged(teacher.importance(problem, trace, without_step, steps[index]))
+
+
+def previous_context(processed: Sequence[str]) -> str:
+    """Eq. (6): P_i, the steps before s_i as one text; in Algorithm 1 (line 9) the PROCESSED steps (ambiguity A14)."""
+    return "".join(processed).strip()
+
+
+def jumpiness_score(problem: Problem, context: str, step: str, index: int, teacher: Teacher) -> float:
+    """Eq. (7): J_i = J_jump(q, P_i, s_i); J_1 = 0 without asking, since nothing precedes the first step."""
+    return 0.0 if index == 0 else _judged(teacher.jumpiness(problem, context, step))
+
+
+def _judged(score: float) -> float:
+    if score not in JUDGE_SCORES:
+        raise UnusableAnswer(f"the judge's score must be one of {JUDGE_SCORES}, got {score!r}")
+    return float(score)
+
+
+def mean_nll(logprobs: Sequence[float]) -> float:
+    """Eq. (8): D_i = -(1/|s_i|) sum_t log pi_theta(s_{i,t} | q, P_i, s_{i,<t}), in nats per token.
+
+    Raises:
+        ValueError: the step has no tokens.
+    """
+    if len(logprobs) == 0:
+        raise ValueError("a step's difficulty needs at least one token, got an empty step")
+    return -math.fsum(logprobs) / len(logprobs)
+
+
+def choose_action(scores: StepScores, thresholds: Thresholds) -> tuple[Action, bool]:
+    """Algorithm 1, lines 11-29: the operation for one step, and whether it adds a local sample.
+
+    A score equal to its threshold is not above it (ambiguity A17).
+
+    Raises:
+        ValueError: a score or a threshold is NaN, which would choose an action by accident.
+    """
+    numbers = (scores.importance, scores.jumpiness, scores.difficulty)
+    limits = (thresholds.importance, thresholds.jumpiness, thresholds.difficulty)
+    if any(math.isnan(number) for number in (*numbers, *limits)):
+        raise ValueError(f"scores and thresholds must be numbers, got {scores} and {thresholds}")
+    jumpy = scores.jumpiness > thresholds.jumpiness
+    difficult = scores.difficulty > thresholds.difficulty
+    if scores.importance <= thresholds.importance:  # line 11
+        return (Action.DROP, False) if jumpy or difficult else (Action.COMPRESS, False)
+    if not jumpy and not difficult:  # line 18
+        return Action.KEEP, False
+    if jumpy:  # line 20; line 22: also local if difficult (ambiguity A18)
+        return Action.EXPAND, difficult
+    return Action.LOCALIZE, True
+
+
+def apply_action(action: Action, problem: Problem, context: str, step: str, teacher: Teacher) -> str | None:
+    """Eq. (9): s~_i = B(s_i; I_i, J_i, D_i, q, P_i); None for a dropped step.
+
+    Raises:
+        UnusableAnswer: the teacher rewrote the step to nothing.
+    """
+    if action is Action.KEEP:
+        return step
+    if action is Action.DROP:
+        return None
+    if action is Action.COMPRESS:
+        rewritten = teacher.compress(step)
+    elif action is Action.EXPAND:
+        rewritten = teacher.expand(problem, context, step)
+    else:
+        rewritten = teacher.localize(problem, context, step)
+    if not rewritten.strip():
+        raise UnusableAnswer(f"{action} gave an empty text for the step {step.strip()[:80]!r}")
+    separator = step[len(step.rstrip()) :]
+    return rewritten.strip() + separator
+
+
+def processed_trace(processed: Sequence[str], gold: str) -> str:
+    """Eq. (10): C~ = [s~_1, ..., s~_m'] as one text that ends in `#### a*`, the form the verifier reads (ambiguity A19).
+
+    Raises:
+        UnusableAnswer: a step states another final answer than the gold one.
+    """
+    lines = "".join(processed).strip().split("\n")
+    answer_line = f"#### {normalize_number(gold)}"
+    stated = [line for line in lines if is_answer_line(line)]
+    for line in stated:
+        if extract_answer(line) != normalize_number(gold):
+            raise UnusableAnswer(f"the trace states {line.strip()!r}, but the gold answer is {gold}")
+    if len(stated) == 1 and lines[-1] == answer_line:
+        return "\n".join(lines)
+    body = "\n".join(line for line in lines if not is_answer_line(line)).rstrip()
+    return f"{body}\n\n{answer_line}".lstrip()
+
+
+def bridge_trace(
+    problem: Problem, trace: str, teacher: Teacher, scorer: StepScorer, thresholds: Thresholds
+) -> BridgedTrace:
+    """Algorithm 1, lines 5-33, for one hard problem: steps are processed in order, each in sight of the processed ones.
+
+    Raises:
+        UnusableAnswer: a judge's score is not one of the five, a rewritten step is empty or changes the final answer.
+        ValueError: the trace has no steps.
+    """
+    originals = split_steps(trace)
+    if not originals:
+        raise ValueError(f"the trace of problem {problem.id} is empty; distil it again")
+    processed: list[str] = []  # line 6: C~
+    bridged: list[BridgedStep] = []
+    for index, step in enumerate(originals):
+        context = previous_context(processed)  # line 9
+        scores = StepScores(  # line 10
+            importance=importance_score(problem, trace, originals, index, teacher),
+            jumpiness=jumpiness_score(problem, context, step, index, teacher),
+            difficulty=scorer.step_nll(problem, context, step.strip()),
+        )
+        action, adds_local = choose_action(scores, thresholds)  # lines 11-29
+        rewritten = apply_action(action, problem, context, step, teacher)
+        if rewritten is not None:  # lines 30-32
+            processed.append(rewritten)
+        bridged.append(BridgedStep(step, context, scores, action, rewritten, adds_local))
+    return BridgedTrace(problem.id, processed_trace(processed, problem.gold), tuple(bridged))
+
+
+def full_example(problem: Problem, text: str, kind: ExampleKind, prompts: Prompts) -> SFTExample:
+    """q -> a whole trace that ends in `#### a*`."""
+    return SFTExample(problem.id, kind, (*student_messages(prompts, problem), Message("assistant", text)))
+
+
+def bridge_examples(problem: Problem, bridged: BridgedTrace, prompts: Prompts) -> list[SFTExample]:
+    """Eq. (11) for one problem (Algorithm 1, lines 34-35): (q, C~, a*), and each local sample (q, P_i) -> s~_i.
+
+    The prompt of a local sample asks for the next step only, so that ending the turn after one step is no bad habit
+    (Figure 12 shows the bare question; ambiguity A20).
+    """
+    examples = [full_example(problem, bridged.text, ExampleKind.BRIDGE, prompts)]
+    for step in bridged.steps:
+        if step.is_local:
+            target = Message("assistant", step.rewritten.strip())
+            messages = (*next_step_messages(prompts, problem, step.context), target)
+            examples.append(SFTExample(problem.id, ExampleKind.LOCAL, messages))
+    return examples
+
+
+def bridge_set(
+    problems: Sequence[Problem], bridged: Sequence[BridgedTrace], prompts: Prompts
+) -> list[SFTExample]:
+    """Eq. (11): D_bridge over all hard problems that have a bridged trace, local samples included (Appendix C.1)."""
+    by_id = {problem.id: problem for problem in problems}
+    return [example for trace in bridged for example in bridge_examples(by_id[trace.problem_id], trace, prompts)]
+
+
+def medium_set(problems: Sequence[Problem], traces: Sequence[Trace], prompts: Prompts) -> list[SFTExample]:
+    """D_medium of Eq. 12: the teacher's traces of medium problems as they are."""
+    by_id = {problem.id: problem for problem in problems}
+    return [full_example(by_id[trace.problem_id], trace.text, ExampleKind.MEDIUM, prompts) for trace in traces]
+
+
+def acquisition_set(medium: Sequence[SFTExample], bridge: Sequence[SFTExample]) -> list[SFTExample]:
+    """Eq. (12): D_acq = D_medium union D_bridge (disjoint: a problem is medium or hard)."""
+    return [*medium, *bridge]
+
+
+def training_order(examples: Sequence[SFTExample]) -> list[tuple[str, list[SFTExample]]]:
+    """Eq. (13): D_medium -> D_bridge, as named phases; what was recycled (Eq. 20) comes last (ambiguity A29)."""
+    phases = {
+        "1_medium": (ExampleKind.MEDIUM,),
+        "2_bridge": (ExampleKind.BRIDGE, ExampleKind.LOCAL),
+        "3_recycled": (ExampleKind.DIAGNOSTIC, ExampleKind.REPAIR, ExampleKind.NEW),
+    }
+    return [(name, [e for e in examples if e.kind in kinds]) for name, kinds in phases.items()]

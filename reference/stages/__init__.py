@@ -1,0 +1,1 @@
+"""When it happens: each stage reads records, calls the paper, writes records."""
