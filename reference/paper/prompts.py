@@ -13,14 +13,14 @@ from reference.records import Message, Problem
 
 # Appendix D.1.1, system prompt: the judge of I_i (Eq. 5)
 IMPORTANCE_SYSTEM = """\
-You judge mathematical reasoning, and you are impartial. You are shown a correct chain of thought. Your one task is to \
+You judge mathematical reasoning, and you are impartial. You are shown a correct chain of thought. Your one task is to
 rate the IMPORTANCE of a single step in it.
 
-There is one criterion: once the step is gone, how much has the rest of the chain lost of its power to lead naturally \
+There is one criterion: once the step is gone, how much has the rest of the chain lost of its power to lead naturally
 to the correct answer that you are given?
 
 Rules
-- The target is the correct answer in the question sheet; measure against it.
+- The given correct answer is the target that you measure against.
 - Go by what the shortened chain itself says.
 - Where a link is missing, leave it missing: supply nothing from your own reasoning.
 - A step earns nothing for looking mathematically advanced.
@@ -37,11 +37,9 @@ Reply with the number alone, without a reason or any other word."""
 
 # Appendix D.1.1, user prompt
 IMPORTANCE_USER = """\
-Question:
-{question}
+Question: {question}
 
-Correct answer:
-{gold_answer}
+Correct answer: {gold_answer}
 
 The complete correct chain:
 {full_cot}
@@ -52,14 +50,14 @@ The chain without the step:
 The step that was taken out:
 {step_to_score}
 
-How badly does taking out this step hurt the chain's natural support for the correct answer? That answer is your \
-yardstick. Look at the shortened chain only, and do not close its gaps by thinking for it. Reply with one number: \
+How badly does taking out this step hurt the chain's natural support for the correct answer? That answer is your
+yardstick. Look at the shortened chain only, and do not close its gaps by thinking for it. Reply with one number:
 0, 0.25, 0.5, 0.75 or 1."""
 
 # Appendix D.1.2, system prompt: the judge of J_i (Eq. 7)
 JUMPINESS_SYSTEM = """\
-You are an expert on logical jumps in mathematical reasoning. Your one task is to rate how hard it is for a small \
-language model to get from the reasoning so far to the current step.
+You are an expert on logical jumps in mathematical reasoning. Your one task is to rate how much trouble a
+small language model would have in getting from the reasoning so far to the current step.
 
 There is one criterion: how much connecting reasoning is absent between what came before and this step?
 
@@ -80,8 +78,7 @@ Reply with the number alone, without a reason or any other word."""
 
 # Appendix D.1.2, user prompt
 JUMPINESS_USER = """\
-Question:
-{question}
+Question: {question}
 
 Reasoning so far:
 {prev_context}
@@ -89,7 +86,7 @@ Reasoning so far:
 Current step:
 {curr_step}
 
-How far does the current step jump from the reasoning so far? Consider only whether a small model would find the \
+How far does the current step jump from the reasoning so far? Consider only whether a small model would find the
 passage too abrupt, and leave the logic unrepaired. Reply with one number: 0, 0.25, 0.5, 0.75 or 1."""
 
 # Appendix D.2, system prompt: the teacher's diagnosis e (Eqs. 16 and 17)
@@ -106,18 +103,18 @@ Analyse the error and obey every rule.
 1. Reply with one valid JSON object and nothing besides it: no comment, no Markdown code fence.
 2. The object has these seven fields, in whatever order, and no others. Each value is a string.
 "first_error": the student's first wrong step or sentence, quoted word for word, in at most 120 characters
-"error_type": a short name for the kind of error, for instance "misread the question", "calculation error", \
-"missing case", "logical leap" or "unit conversion error"
+"error_type": a short name for the kind of error, for instance "misread the question", "calculation error",
+  "missing case", "logical leap" or "unit conversion error"
 "why_wrong": the reason that this step is wrong, in one or two sentences
 "missing_knowledge": the central idea or pattern of reasoning that the student seems to be without
 "minimal_fix": one sentence, a hint to the student on putting that very step right
 "correct_next_step": the right step to take directly after the point of the error, and not the rest of the solution
-"short_correct_reasoning": a correct line of reasoning from start to finish, kept brief, in 3 to 5 steps. Its last line \
-is exactly #### <number>. There <number> is the final answer in digits and equals ground_truth: no unit, no currency \
-sign, no thousands separator, no punctuation behind it.
+"short_correct_reasoning": a correct line of reasoning from start to finish, kept brief, in 3 to 5 steps. Its last
+  line is exactly #### <number>, where <number> stands for the final answer in digits and equals ground_truth: no unit,
+  no currency sign, no thousands separator, no punctuation behind it
 3. Treat the first error alone; list no further ones.
-4. Keep it brief. No long chain of thought, and nothing intricate and advanced that the student could hardly take in at \
-the first reading.
+4. Keep it brief: no long chain of thought, and no return to intricate, advanced reasoning that the student could
+  hardly take in at the first reading.
 5. Every value is in English."""
 
 # Appendix D.2, user prompt. The block below, or nothing, takes the last placeholder's line.
@@ -139,23 +136,22 @@ RECYCLING_REFERENCE = """
 {reference_cot}
 """
 
-# Eq. 4, the trace C (ambiguity A23). Headings as in Table 12; the last line as in Section 3.3.
+# Eq. 4, the trace C (ambiguity A23). Headings as in Table 12, the last line as in Section 3.3.
 SOLVE = """\
-Solve the problem for a student who will learn from your solution. Go in small steps with one idea each, show every \
-calculation, and begin each step with a heading: ### Step 1: and its topic, then ### Step 2: and so on. The last line \
-is exactly #### <number>, with the answer in digits: no unit, no currency sign, no thousands separator.
+Solve the problem for a student who will learn from your solution. Go in small steps with one idea each, show every
+calculation, and begin each step with a heading: "### Step 1: " and its topic, then "### Step 2: " and so on. The last
+line is exactly #### <number>, with the answer in digits: no unit, no currency sign, no thousands separator.
 
 {question}"""
 
 # Section 3.2, Expand (ambiguity A23)
 EXPAND = """\
-A small language model is to learn this solution, but the current step jumps too far from the reasoning so far. Rewrite \
-the step so that the reasoning in between is spelled out and each line follows from the one before it. Change no result \
-and go no further than the step does. Keep its heading, and a line that begins with ####, as they are. Reply with the \
+A small language model is to learn this solution, but the current step jumps too far from the reasoning so far. Rewrite
+the step: spell out the reasoning in between, so that each line follows from the one before it. Change no result and
+go no further than the step does. Keep its heading, and a line that begins with ####, as they are. Reply with the
 rewritten step alone.
 
-Question:
-{question}
+Question: {question}
 
 Reasoning so far:
 {prev_context}
@@ -165,20 +161,19 @@ Current step:
 
 # Section 3.2, Compress (ambiguity A23)
 COMPRESS = """\
-Shorten this step of a solution: keep what it establishes, leave out repetition and commentary, and add nothing. Keep a \
-line that begins with #### as it is. Reply with the shortened step alone.
+Shorten this step of a solution: keep what it establishes, leave out repetition and commentary, and add nothing.
+Keep a line that begins with #### as it is. Reply with the shortened step alone.
 
 {curr_step}"""
 
 # Section 3.2, Localize (ambiguity A23)
 LOCALIZE = """\
-A small language model is to learn this solution. The current step matters, and the model finds its wording hard to \
-predict. Rewrite the step in a form that is easier to learn: plain words, one small operation a line, the notation of \
-the reasoning so far. Change no result and go no further than the step does. Keep its heading, and a line that begins \
-with ####, as they are. Reply with the rewritten step alone.
+A small language model is to learn this solution. The current step matters, and the model finds it hard to predict.
+Rewrite the step in a form that is easier to learn: plain words, one small operation a line, the notation of the
+reasoning so far. Change no result and go no further than the step does. Keep its heading, and a line that begins with
+####, as they are. Reply with the rewritten step alone.
 
-Question:
-{question}
+Question: {question}
 
 Reasoning so far:
 {prev_context}
@@ -210,10 +205,8 @@ REPAIR = """\
 {question}
 Reasoning so far:
 {prefix}
-First error:
-{first_error}
-Hint:
-{minimal_fix}
+First error: {first_error}
+Hint: {minimal_fix}
 Write the correct next step."""
 
 PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
@@ -268,15 +261,19 @@ def _placeholders(template: str) -> list[str]:
 
 
 def _check_placeholders(name: str, wanted: list[str], found: list[str]) -> None:
-    missing = [placeholder for placeholder in wanted if placeholder not in found]
+    missing = ", ".join(placeholder for placeholder in wanted if placeholder not in found)
     if missing:
-        raise ValueError(f"the prompt {name!r} lacks {', '.join(missing)}; write it where its value shall stand")
-    unknown = [placeholder for placeholder in found if placeholder not in wanted]
+        raise ValueError(f"the prompt {name!r} lacks {missing}; write it where the value shall stand")
+    unknown = ", ".join(placeholder for placeholder in found if placeholder not in wanted)
     if unknown:
         raise ValueError(
-            f"the prompt {name!r} has {', '.join(unknown)}, but it may only have {', '.join(wanted) or 'none'}; "
-            "if these braces are meant as text, put a space inside them"
+            f"the prompt {name!r} has {unknown}, but its placeholders are {', '.join(wanted) or 'none'}; "
+            "braces that are meant as text take a space inside, as in { x }"
         )
+
+
+def _ask(template: str, values: Mapping[str, str]) -> tuple[Message, ...]:
+    return (Message("user", fill(template, values)),)
 
 
 def importance_messages(
@@ -290,13 +287,13 @@ def importance_messages(
         "cot_without_step": trace_without_step,
         "step_to_score": step,
     }
-    return Message("system", prompts.importance_system), Message("user", fill(prompts.importance_user, values))
+    return (Message("system", prompts.importance_system), *_ask(prompts.importance_user, values))
 
 
 def jumpiness_messages(prompts: Prompts, problem: Problem, context: str, step: str) -> tuple[Message, ...]:
     """Eq. (7): J_jump(q, P_i, s_i), as Appendix D.1.2 asks it."""
     values = {"question": problem.question, "prev_context": context, "curr_step": step}
-    return Message("system", prompts.jumpiness_system), Message("user", fill(prompts.jumpiness_user, values))
+    return (Message("system", prompts.jumpiness_system), *_ask(prompts.jumpiness_user, values))
 
 
 def recycling_messages(
@@ -304,62 +301,49 @@ def recycling_messages(
 ) -> tuple[Message, ...]:
     """Eq. (16): e = T(q, a*, o^-), as Appendix D.2 asks it, with a reference chain or without."""
     block = "" if reference_cot is None else fill(prompts.recycling_reference, {"reference_cot": reference_cot})
-    values = {
-        "question": problem.question,
-        "ground_truth": problem.gold,
-        "student_response": response,
-        "optional_reference_block": block,
-    }
-    return Message("system", prompts.recycling_system), Message("user", fill(prompts.recycling_user, values))
+    values = {"question": problem.question, "ground_truth": problem.gold, "student_response": response}
+    user = _ask(prompts.recycling_user, {**values, "optional_reference_block": block})
+    return (Message("system", prompts.recycling_system), *user)
 
 
 def solve_messages(prompts: Prompts, problem: Problem) -> tuple[Message, ...]:
-    """Eq. (4): asks the teacher for a trace C. The gold answer is not shown."""
-    return (Message("user", fill(prompts.solve, {"question": problem.question})),)
+    """Eq. (4): asks the teacher for a trace C, without showing the gold answer."""
+    return _ask(prompts.solve, {"question": problem.question})
 
 
 def expand_messages(prompts: Prompts, problem: Problem, context: str, step: str) -> tuple[Message, ...]:
     """Algorithm 1, line 21: Expand(q, P_i, s_i)."""
-    values = {"question": problem.question, "prev_context": context, "curr_step": step}
-    return (Message("user", fill(prompts.expand, values)),)
+    return _ask(prompts.expand, {"question": problem.question, "prev_context": context, "curr_step": step})
 
 
 def compress_messages(prompts: Prompts, step: str) -> tuple[Message, ...]:
     """Algorithm 1, line 15: Compress(s_i)."""
-    return (Message("user", fill(prompts.compress, {"curr_step": step})),)
+    return _ask(prompts.compress, {"curr_step": step})
 
 
 def localize_messages(prompts: Prompts, problem: Problem, context: str, step: str) -> tuple[Message, ...]:
     """Algorithm 1, line 26: Localize(q, P_i, s_i)."""
-    values = {"question": problem.question, "prev_context": context, "curr_step": step}
-    return (Message("user", fill(prompts.localize, values)),)
+    return _ask(prompts.localize, {"question": problem.question, "prev_context": context, "curr_step": step})
 
 
 def student_messages(prompts: Prompts, problem: Problem) -> tuple[Message, ...]:
-    """q as the student reads it: in Eqs. 1, 11, 18 (new), 22, and at evaluation."""
-    return (Message("user", fill(prompts.student, {"question": problem.question})),)
+    """q as the student reads it: in Eqs. 1, 11, 18 (new) and 22, and at evaluation."""
+    return _ask(prompts.student, {"question": problem.question})
 
 
 def next_step_messages(prompts: Prompts, problem: Problem, context: str) -> tuple[Message, ...]:
     """Figure 12: the input (q, P_i) of a local sample."""
-    values = {"question": problem.question, "prev_context": context}
-    return (Message("user", fill(prompts.next_step, values)),)
+    return _ask(prompts.next_step, {"question": problem.question, "prev_context": context})
 
 
 def diagnose_student_messages(prompts: Prompts, problem: Problem, response: str) -> tuple[Message, ...]:
     """Eq. (18), diag: the input (q, o^-)."""
-    values = {"question": problem.question, "student_response": response}
-    return (Message("user", fill(prompts.diagnose_student, values)),)
+    return _ask(prompts.diagnose_student, {"question": problem.question, "student_response": response})
 
 
 def repair_messages(
     prompts: Prompts, problem: Problem, prefix: str, first_error: str, minimal_fix: str
 ) -> tuple[Message, ...]:
     """Eq. (18), repair: the input (q, p_pre, f_err, h_fix)."""
-    values = {
-        "question": problem.question,
-        "prefix": prefix,
-        "first_error": first_error,
-        "minimal_fix": minimal_fix,
-    }
-    return (Message("user", fill(prompts.repair, values)),)
+    values = {"question": problem.question, "prefix": prefix, "first_error": first_error, "minimal_fix": minimal_fix}
+    return _ask(prompts.repair, values)

@@ -1,0 +1,198 @@
+"""Every setting of a run. Tables 5 and 6 ARE the defaults; a preset says where it departs from them.
+
+A field's docstring is its help text on the command line. Sizes that the paper leaves open are marked with the ambiguity
+that argues for them (docs/ambiguities.md).
+"""
+
+from dataclasses import asdict, dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The student."""
+
+    path: str = "Qwen/Qwen2.5-0.5B-Instruct"
+    """Checkpoint folder or hub name; `offline` is the tiny base model inside this package."""
+    activation_dtype: str = "auto"
+    """Compute type of the rollouts (Table 6: bfloat16). `auto`: bfloat16 on a GPU, float32 on a CPU."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Training problems and benchmarks."""
+
+    train: str = ""
+    """A JSONL file in GSM8K's format (`question`, `answer` ending in `#### N`); `offline` generates the small world."""
+    limit: int | None = None
+    """Take only the first N training problems."""
+    tests: tuple[str, ...] = ()
+    """Benchmarks: NAME=PATH of JSONL files in GSM8K's format, the in-domain one first; or the one word `offline`."""
+    test_limit: int | None = None
+    """Take only the first N problems of each benchmark."""
+    max_prompt_tokens: int = 1024
+    """Table 6: prompt length. Longer problems are left out and counted."""
+    prompts: str = ""
+    """A folder of NAME.txt templates that replace our own wording of Appendix D's prompts."""
+
+
+@dataclass(frozen=True)
+class DifficultyConfig:
+    """Section 3.1, Eqs. 1-3."""
+
+    num_samples: int = 64
+    """Section 3.1: n = 64 responses for each problem."""
+    temperature: float = 0.7
+    """Table 6's sampling temperature (the paper names none here, ambiguity A12)."""
+    top_p: float = 0.9
+    """Table 6's top-p (ambiguity A12)."""
+    max_new_tokens: int = 1024
+    """Table 6: response length."""
+
+
+@dataclass(frozen=True)
+class BridgeConfig:
+    """Section 3.2, Algorithm 1."""
+
+    tau_importance: float = 0.5
+    """Appendix C.1: tau_I = 0.5."""
+    tau_jumpiness: float = 0.5
+    """Appendix C.1: tau_J = 0.5."""
+    tau_difficulty: float | None = None
+    """Table 8: tau_D in nats per token; measured on this model's hard problems when not given."""
+
+
+@dataclass(frozen=True)
+class RecyclingConfig:
+    """Section 3.3 and Appendix C.2."""
+
+    tau_length: float | None = None
+    """Table 9: tau_l, mean tokens of the teacher's traces on hard problems; measured when not given."""
+    tau_steps: float | None = None
+    """Table 9: tau_s, mean steps of the teacher's traces on hard problems; measured when not given."""
+    weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Appendix C.2: lambda_l, lambda_s, lambda_f, which sum to 3."""
+
+
+@dataclass(frozen=True)
+class SFTConfig:
+    """Table 5."""
+
+    batch_size: int = 8
+    """Table 5: train batch size 8."""
+    max_tokens_per_batch: int = 1536
+    """Table 5: max token length per GPU 1536, the budget of one forward (dynamic batch size, ambiguity A38)."""
+    max_length: int = 1536
+    """Table 5: right truncation; longer samples are cut here and counted (ambiguity A38)."""
+    epochs: int = 1
+    """Table 5: 1 epoch, for each phase of the curriculum (ambiguity A30)."""
+    lr: float = 2e-5
+    """Table 5: learning rate 2e-5."""
+    warmup_ratio: float = 0.2
+    """Table 5: warm-up ratio 0.2."""
+    min_lr_ratio: float = 0.1
+    """Table 5: minimum LR ratio 0.1 of the cosine schedule."""
+    weight_decay: float = 0.1
+    """Table 5: weight decay 0.1."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Table 5: Adam betas (0.9, 0.95)."""
+    max_grad_norm: float = 1.0
+    """Table 5: gradient clipping 1.0."""
+    save_every: int = 100
+    """Table 5: save frequency, in optimizer steps. An interrupted phase goes on from there."""
+
+
+@dataclass(frozen=True)
+class GRPOConfig:
+    """Table 6."""
+
+    batch_size: int = 16
+    """Table 6: train batch size 16, in prompts."""
+    mini_batch_size: int = 8
+    """Table 6: PPO mini-batch size 8, in prompts; 16 / 8 = two updates for each rollout batch."""
+    num_rollouts: int = 8
+    """Table 6: G = 8 rollout samples for each prompt; also the rollouts of the filter (Eq. 14, ambiguity A24)."""
+    temperature: float = 0.7
+    """Table 6: sampling temperature 0.7."""
+    top_p: float = 0.9
+    """Table 6: top-p 0.9."""
+    max_new_tokens: int = 1024
+    """Table 6: response length 1024."""
+    epochs: int = 1
+    """Table 6: 1 epoch over the Consolidation Set."""
+    lr: float = 1e-6
+    """Table 6: actor learning rate 1e-6, constant (ambiguity A40)."""
+    weight_decay: float = 0.01
+    """verl's default; the paper names none (ambiguity A40)."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """verl's default; the paper names none (ambiguity A40)."""
+    clip_eps: float = 0.2
+    """Eq. 25's eps_c. Table 6 calls 0.2 "gradient clipping ratio" (ambiguity A35)."""
+    kl_coef: float = 0.001
+    """Table 6: KL coefficient, beta of Eq. 27."""
+    advantage_eps: float = 1e-6
+    """Eq. 23's epsilon (ambiguity A32)."""
+    max_grad_norm: float = 1.0
+    """verl's default for the gradient norm (ambiguity A35)."""
+    max_tokens_per_batch: int = 8192
+    """Tokens in one forward of the trainer. It changes memory and speed, not the result (Table 6: 2 sequences)."""
+    save_every: int = 100
+    """Optimizer state is saved every N rollout batches; an interrupted stage goes on from there."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Section 4.1 and Appendix A.1."""
+
+    max_new_tokens: int = 1024
+    """Table 6's response length."""
+    pass_samples: int = 64
+    """Appendix A.1: 64 sampled responses for pass@8, on the in-domain benchmark; 0 leaves pass@8 out."""
+    temperature: float = 0.7
+    """Table 6's sampling temperature, for pass@8 (accuracy is greedy; ambiguity A49)."""
+    top_p: float = 0.9
+    """Table 6's top-p, for pass@8."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run of the whole method."""
+
+    seed: int = 1111
+    """Table 5: seed 1111. Every random choice of the run follows from it."""
+    iterations: int = 2
+    """Section 4.2: 2 SFT-then-RL iterations (Table 11 tries 4)."""
+    sampler_rows: int = 256
+    """Responses sampled side by side. It changes memory and speed."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    difficulty: DifficultyConfig = field(default_factory=DifficultyConfig)
+    bridge: BridgeConfig = field(default_factory=BridgeConfig)
+    recycling: RecyclingConfig = field(default_factory=RecyclingConfig)
+    sft: SFTConfig = field(default_factory=SFTConfig)
+    grpo: GRPOConfig = field(default_factory=GRPOConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+# A model of 0.2 million parameters takes larger steps over fewer problems than one of 500 million; the sizes come from
+# docs/offline_world.md and were fixed before the first run was measured.
+TINY = Config(
+    model=ModelConfig(path="offline"),
+    data=DataConfig(train="offline", limit=480, tests=("offline",), test_limit=150, max_prompt_tokens=768),
+    difficulty=DifficultyConfig(num_samples=16, max_new_tokens=192),
+    sft=SFTConfig(batch_size=16, max_tokens_per_batch=4096, max_length=1024, lr=2e-4, save_every=20),
+    grpo=GRPOConfig(lr=1e-4, max_new_tokens=192, save_every=5),
+    evaluation=EvaluationConfig(max_new_tokens=192, pass_samples=16),
+)
+
+PRESETS = {"tiny": TINY}
+
+
+def flatten(config: Config) -> dict[str, object]:
+    """Every setting under its command-line name: `grpo.kl_coef` -> 0.001."""
+    flat: dict[str, object] = {}
+    for name, value in asdict(config).items():
+        if isinstance(value, dict):
+            flat.update({f"{name}.{key}": inner for key, inner in value.items()})
+        else:
+            flat[name] = value
+    return flat

@@ -1,0 +1,97 @@
+"""Chat template -> token ids, and which of them are supervised.
+
+The mask is the difference of two tokenisations, prompt and prompt + answer, never a string search; y is the answer and
+the token that ends the turn, without the newline that some templates put behind it: it is never generated
+(ambiguity A31b).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+
+from reference.records import Message
+
+
+@dataclass(frozen=True)
+class TokenizedExample:
+    """Token ids of a whole chat; the supervised ones are those from `prompt_length` on."""
+
+    token_ids: tuple[int, ...]
+    prompt_length: int
+
+
+class Chat:
+    """One checkpoint's tokenizer with its chat template and its end-of-turn ids."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int]):
+        self.tokenizer = tokenizer
+        self.end_ids = tuple(end_ids)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Path | str) -> "Chat":
+        """The tokenizer of a checkpoint directory or hub name, with every end id its generation config lists.
+
+        Raises:
+            ValueError: no tokenizer, no chat template, or no end-of-sequence id.
+        """
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"cannot load a tokenizer from {str(checkpoint)!r} ({error})") from error
+        if tokenizer.chat_template is None:
+            raise ValueError(f"the tokenizer in {str(checkpoint)!r} has no chat template; take an instruct model")
+        end_ids = _end_ids(checkpoint) or [tokenizer.eos_token_id]
+        if end_ids == [None]:
+            raise ValueError(f"the tokenizer in {str(checkpoint)!r} names no end-of-sequence token")
+        return cls(tokenizer, end_ids)
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """The chat so far and the opening of the assistant's turn. The template alone adds special tokens."""
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        return self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+
+    def example_ids(self, messages: Sequence[Message]) -> TokenizedExample:
+        """A supervised chat, cut after the token that ends the assistant's last turn.
+
+        Raises:
+            ValueError: the last turn is not the assistant's, or the template does not write it as prompt + answer + end.
+        """
+        if not messages or messages[-1].role != "assistant":
+            raise ValueError("an SFT example ends with an assistant message")
+        prompt = self.prompt_ids(messages[:-1])
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        whole = self.tokenizer.apply_chat_template(turns, return_dict=False)
+        if whole[: len(prompt)] != prompt:
+            raise ValueError("this chat template does not begin an answered chat with the unanswered prompt; mend it")
+        ends = [at for at in range(len(prompt), len(whole)) if whole[at] in self.end_ids]
+        if not ends:
+            raise ValueError("this chat template ends the assistant's turn with no end-of-turn token; mend it")
+        return TokenizedExample(tuple(whole[: ends[-1] + 1]), len(prompt))
+
+    def step_ids(self, messages: Sequence[Message], context: str, step: str) -> TokenizedExample:
+        """q, P_i and s_i for Eq. 8: the step is what the assistant writes next, after its own words so far.
+
+        Context and step are one text, tokenised once; a token that spans the border counts to the step (ambiguity A22).
+        """
+        prompt = self.prompt_ids(messages)
+        text = f"{context}\n\n{step}" if context else step
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        begin = len(text) - len(step)
+        before = sum(1 for _, end in encoded["offset_mapping"] if end <= begin)
+        return TokenizedExample(tuple(prompt + encoded["input_ids"]), len(prompt) + before)
+
+    def count(self, text: str) -> int:
+        """Length of a text in the student's tokens."""
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _end_ids(checkpoint: Path | str) -> list[int]:
+    try:
+        ids = GenerationConfig.from_pretrained(checkpoint).eos_token_id
+    except OSError:  # a checkpoint need not have a generation config
+        return []
+    if ids is None:
+        return []
+    return [ids] if isinstance(ids, int) else list(ids)
