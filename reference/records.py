@@ -186,6 +186,25 @@ class SFTExample:
 
 
 @dataclass(frozen=True)
+class Evaluated:
+    """One test problem with its greedy response."""
+
+    problem_id: str
+    response: str
+    correct: bool
+    has_answer: bool
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """One test problem for pass@k: of its n samples, c are correct."""
+
+    problem_id: str
+    num_samples: int
+    num_correct: int
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """One line of eval/results.jsonl. `pass_at_8` is None where only greedy decoding was done."""
 

@@ -97,6 +97,36 @@ class RecordLog(Generic[Record]):
         return ordered
 
 
+class StepLog:
+    """A training stage's metrics: one row a step, on disk as far as the state that the stage can go on from."""
+
+    def __init__(self, path: Path, num_steps: int):
+        """Take up the first `num_steps` rows; later ones belong to steps that will be done again."""
+        self.path = path
+        self.partial = path.with_name(path.name + ".partial")
+        self.rows: list[dict] = []
+        if num_steps:
+            with open(self.partial, encoding="utf-8") as file:
+                self.rows = [json.loads(next(file)) for _ in range(num_steps)]
+
+    def add(self, row: Mapping[str, object]) -> None:
+        """One more step, in memory."""
+        self.rows.append(dict(row))
+
+    def flush(self) -> None:
+        """Put all rows on disk; call it before the state is saved."""
+        write_whole(self.partial, self._text())
+
+    def finish(self) -> list[dict]:
+        """All rows; the partial file becomes the final one."""
+        write_whole(self.path, self._text())
+        self.partial.unlink(missing_ok=True)
+        return self.rows
+
+    def _text(self) -> str:
+        return "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.rows)
+
+
 class StageFolder:
     """One stage's folder. `is_done` means that its receipt is there and its outputs can be read."""
 
@@ -128,20 +158,20 @@ class StageFolder:
                 )
         self.is_done = before["done"]
         if self.is_done:
-            self._say(f"{self.name:<24} kept from before ({_counted(before['counts'])})")
+            self._say(f"{self.name:<26} kept from before ({_counted(before['counts'])})")
 
     def log(self, file_name: str, record_type: type[Record]) -> RecordLog[Record]:
         """The growing output `file_name` of this stage."""
         return RecordLog(self.path / file_name, record_type)
 
-    def finish(self, counts: Mapping[str, object]) -> None:
-        """Write the receipt and say the stage's line."""
+    def finish(self, counts: Mapping[str, object], note: str = "") -> None:
+        """Write the receipt and say the stage's line, with a note where there is something to say."""
         seconds = round(time.monotonic() - self._started, 1)
         write_whole(
             self._receipt_path, _pretty({**self._receipt, "done": True, "counts": dict(counts), "seconds": seconds})
         )
         self.is_done = True
-        self._say(f"{self.name:<24} {_counted(counts)} · {seconds:.1f} s")
+        self._say(f"{self.name:<26} {_counted(counts)} · {seconds:.1f} s{note and ' · ' + note}")
 
 
 class RunFolder:
@@ -158,6 +188,8 @@ class RunFolder:
         say: Callable[[str], None] = print,
     ):
         self.path = path
+        self.problems_path = path / "problems.jsonl"
+        self.benchmarks_path = path / "benchmarks.jsonl"
         self.settings = json.loads(json.dumps(settings))  # as they come back from a file
         self.plan = list(plan)
         self.say = say
@@ -198,6 +230,19 @@ class RunFolder:
     def _forget_from(self, redo: str) -> None:
         for name in self.plan[self._first(redo) :]:
             shutil.rmtree(self.path / name, ignore_errors=True)
+
+    def keep(self, file_name: str, records: Iterable) -> Path:
+        """Put the run's own copy of its input records into the folder.
+
+        Raises:
+            ValueError: the run was begun with other records.
+        """
+        path, text = self.path / file_name, "".join(to_json(record) + "\n" for record in records)
+        if not path.exists():
+            write_whole(path, text)
+        elif path.read_text(encoding="utf-8") != text:
+            raise ValueError(f"{path} holds other records than this run is now given; take another --out")
+        return path
 
     def stage(self, name: str, reads: Sequence[str], inputs: Mapping[str, Path]) -> StageFolder:
         """Take up a stage. `reads`: the settings, or sections of settings, that it depends on.

@@ -4,8 +4,16 @@ Shapes: B sequences, T positions.
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
+
+Item = TypeVar("Item")
+
+
+def in_batches(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """Consecutive batches of `size`; the last may be smaller."""
+    return [items[begin : begin + size] for begin in range(0, len(items), size)]
 
 
 def token_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:

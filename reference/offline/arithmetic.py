@@ -12,12 +12,14 @@ from typing import NamedTuple
 MAX_NUMBER_LENGTH = 30  # characters; a longer run of digits is no number
 MAX_OPERATORS = 24  # in one expression; GSM8K's longest has 17
 MAX_UNIT_WORDS = 6  # between a number and the next operator, as in `6 pieces of straw per rat * 2`
+# They begin something new, so that no number before them is an operand.
+_NO_UNITS = frozenset("and or so then because is are was were comes from".split())
 MAX_DECIMALS = 4  # an intermediate value that needs more is not written down
 
 _TOKEN = re.compile(
     r"(?P<number>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
     r"|(?P<word>[^\W\d_]+)|(?P<operator>//|[-+*/\u00d7\u00f7\u2212\u2013\u00b7])|(?P<paren>[()])|(?P<equals>=)|(?P<percent>%)"
-    r"|(?P<currency>[$\u20ac\u00a3])|(?P<other>\S)"
+    r"|(?P<currency>[$\u20ac\u00a3])|(?P<other>\S|\n)"
 )
 _PLAIN_OPERATOR = {"//": "/", "\u00d7": "*", "\u00b7": "*", "\u00f7": "/", "\u2212": "-", "\u2013": "-"}
 
@@ -71,7 +73,7 @@ class Equation:
 
 
 def tokenize(text: str) -> list[Token]:
-    """The text's tokens. An `x` before a number is an operator, the slash of `miles/hour` is a word.
+    """The text's tokens; a line break is one, since no equation goes on after it. An `x` before a number is an operator, the slash of `miles/hour` is a word.
 
     A number too long to be meant is `other`.
     """
@@ -160,11 +162,20 @@ def evaluate(expression: Expression) -> Fraction:
     return left * right if expression.operator == "*" else left / right
 
 
-def operands(expression: Expression) -> list[Number]:
-    """The numbers of an expression, from left to right."""
+def operands(expression: Expression, operator: str = "") -> list[tuple[Number, str]]:
+    """The numbers of an expression from left to right, each with the operator that works on it.
+
+    That is the sign before it; also the one behind it for + and *. In 3 * 15 / 2: `*` on 3 and 15, `/` on 2.
+    """
     if isinstance(expression, Number):
-        return [expression]
-    return operands(expression.left) + operands(expression.right)
+        return [(expression, operator)]
+    before = expression.operator if expression.operator in "+*" else ""
+    return operands(expression.left, before) + operands(expression.right, expression.operator)
+
+
+def num_operations(expression: Expression) -> int:
+    """How many operators an expression has."""
+    return len(operands(expression)) - 1
 
 
 def is_short_decimal(value: Fraction) -> bool:
@@ -195,6 +206,21 @@ def format_expression(expression: Expression) -> str:
     ):
         right = f"({right})"
     return f"{left} {expression.operator} {right}"
+
+
+def operation_text(operation: Operation) -> str:
+    """`48 / 2 = 24`, with the value as `format_number` writes it. Raises ZeroDivisionError."""
+    return f"{format_expression(operation)} = {format_number(evaluate(operation))}"
+
+
+def equation_text(equation: Equation) -> str:
+    """`48 / 2 = 24`, with the result as it was written, without currency and thousands commas."""
+    return f"{format_expression(equation.expression)} = {equation.result_text}"
+
+
+def gives_one_number(equation: Equation) -> bool:
+    """Whether the right side is one number, and not `1 / 4` or `2 * 7`."""
+    return not any(operator in equation.result_text[1:] for operator in "+-*/")
 
 
 def _binds_looser(inner: Expression, operator: str) -> bool:
@@ -246,6 +272,8 @@ def find_equations(text: str) -> list[Equation]:
 
     Units may stand behind the numbers. In a chain `2 * 3 = 6 * 5 = 30` each link is an equation.
     """
+    if "=" not in text:
+        return []
     tokens = tokenize(text)
     found = [_equation_at(text, tokens, at) for at, token in enumerate(tokens) if token.kind == "equals"]
     return [equation for equation in found if equation is not None]
@@ -258,14 +286,12 @@ def _equation_at(text: str, tokens: list[Token], at: int) -> Equation | None:
         return None
     try:
         expression = _parse(_without_units(tokens[first:at]))
-        result, end = _result_after(tokens, at + 1, expression)
+        result, result_text, end = _result_after(tokens, at + 1, expression)
     except ValueError:
         return None
     if isinstance(expression, Number):
         return None
-    start, result_start = tokens[first].start, tokens[at + 1].start
-    written = "".join(token.text for token in tokenize(text[result_start:end]) if token.kind != "currency")
-    return Equation(expression, result, written.replace(",", ""), start, result_start, end)
+    return Equation(expression, result, result_text, tokens[first].start, tokens[at + 1].start, end)
 
 
 def _without_units(tokens: list[Token]) -> list[Token]:
@@ -294,22 +320,18 @@ def _is_sign(text: str, tokens: list[Token], at: int) -> bool:
     if tokens[at].text not in ("+", "-"):
         return False
     before = tokens[at - 1] if at > 0 else None
-    if before is None or before.kind == "operator" or before.text in ("(", "=", ":", ","):
+    if before is None or before.kind in ("operator", "equals", "other") or before.text == "(":
         return True
     touches_number = tokens[at].end == tokens[at + 1].start
-    return before.kind == "word" and touches_number and text[tokens[at].start - 1].isspace() and not _is_unit(tokens, at - 1)
-
-
-def _is_unit(tokens: list[Token], at: int) -> bool:
-    """Whether the word tokens[at] belongs to a number a few words before it."""
-    return _operand_start(tokens, at) is not None
+    is_apart = before.kind == "word" and touches_number and text[tokens[at].start - 1].isspace()
+    return is_apart and _operand_start(tokens, at - 1) is None
 
 
 def _operand_start(tokens: list[Token], at: int) -> int | None:
     """Where the operand that ends with tokens[at] begins: a number, perhaps with units, or a pair of parentheses."""
-    num_words = 0
-    while at >= 0 and tokens[at].kind == "word" and len(tokens[at].text) > 1 and num_words < MAX_UNIT_WORDS:
-        at, num_words = at - 1, num_words + 1
+    furthest = at - MAX_UNIT_WORDS
+    while at > furthest and at >= 0 and _is_unit_word(tokens[at]):
+        at -= 1
     if at >= 0 and tokens[at].kind == "percent":
         at -= 1
     if at >= 0 and tokens[at].text == ")":
@@ -319,6 +341,10 @@ def _operand_start(tokens: list[Token], at: int) -> int | None:
     if at is None:
         return None
     return at - 1 if at > 0 and tokens[at - 1].kind == "currency" else at
+
+
+def _is_unit_word(token: Token) -> bool:
+    return token.kind == "word" and len(token.text) > 1 and token.text not in _NO_UNITS
 
 
 def _opening(tokens: list[Token], at: int) -> int | None:
@@ -333,8 +359,8 @@ def _opening(tokens: list[Token], at: int) -> int | None:
     return None
 
 
-def _result_after(tokens: list[Token], at: int, expression: Expression) -> tuple[Fraction, int]:
-    """The result that begins at tokens[at], and where in the text it ends. Raises ValueError.
+def _result_after(tokens: list[Token], at: int, expression: Expression) -> tuple[Fraction, str, int]:
+    """The result that begins at tokens[at], how to write it, and where in the text it ends. Raises ValueError.
 
     The result is one number; of `1/2 * 1/2 = 1/4` and `2 * (3 + 4) = 2 * 7` it is the whole right side, if that makes
     the equation true.
@@ -355,10 +381,10 @@ def _result_after(tokens: list[Token], at: int, expression: Expression) -> tuple
     try:
         whole = _parse(_without_units(side))
         if evaluate(whole) == evaluate(expression) != number.value:
-            return evaluate(whole), side[-1].end
+            return evaluate(whole), format_expression(whole), side[-1].end
     except (ValueError, ZeroDivisionError):
         pass  # the right side goes on in another way: the number alone counts
-    return number.value, side[used - 1].end
+    return number.value, number.text, side[used - 1].end
 
 
 def written_numbers(text: str) -> set[Fraction]:

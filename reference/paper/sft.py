@@ -6,6 +6,8 @@ each response's own mean first, and so do we (ambiguity A31).
 Shapes: B samples, T positions, right-padded.
 """
 
+import math
+
 import torch
 
 from reference.paper.tokens import mean_over_tokens
@@ -17,3 +19,21 @@ def sft_loss(logprobs_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
     In nats per token. `mask_BT` is 1 on y (the assistant's tokens and the end of its turn) and 0 elsewhere.
     """
     return -mean_over_tokens(logprobs_BT, mask_BT).mean()
+
+
+def cosine_schedule(step: int, total_steps: int, warmup_ratio: float = 0.2, min_lr_ratio: float = 0.1) -> float:
+    """Table 5's schedule: what the learning rate is multiplied by in optimizer step `step` of 1..total_steps.
+
+    Linear to 1 over the first int(warmup_ratio * total_steps) steps, then half a cosine down to `min_lr_ratio` at the
+    last one. Steps count from 1, so that the first step moves the weights (verl counts from 0; ambiguity A30).
+
+    Raises:
+        ValueError: `step` is not one of 1..total_steps.
+    """
+    if not 1 <= step <= total_steps:
+        raise ValueError(f"the schedule has the steps 1 to {total_steps}, got {step}")
+    warmup = int(warmup_ratio * total_steps)
+    if step < warmup:
+        return step / warmup
+    progress = (step - warmup) / max(1, total_steps - warmup)
+    return min_lr_ratio + (1 - min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,144 @@
+"""The command line: a preset, typed overrides of every setting, and what to do with them."""
+
+import json
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import transformers
+import tyro
+
+from reference.config import PRESETS, Config, flatten
+from reference.connect import World, benchmarks, check, connect, training_problems
+from reference.engines.artifacts import NothingMoreToDo, RunFolder, read_records, write_whole
+from reference.engines.distributed import Process
+from reference.offline.tiny_model import BASE_CHECKPOINT
+from reference.records import Evaluation
+from reference.stages.plan import describe, expected_work, stage_names
+from reference.stages.report import final_table
+
+PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy")
+
+
+@dataclass(frozen=True)
+class Command:
+    """Run "Learning What to Learn". A preset may stand first: tiny (the default)."""
+
+    out: str = ""
+    """Folder of the run; runs/PRESET by default. A run that was interrupted goes on."""
+    stages: tuple[str, ...] = ()
+    """Only these stages (`iter1` is all of iter1/...); what they need must be done."""
+    redo: str | None = None
+    """Throw away this stage and all after it, and run them again."""
+    dry_run: bool = False
+    """Show stages, sizes and expected teacher calls; run nothing."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+
+
+def parse(arguments: Sequence[str]) -> tuple[str, Command]:
+    """The preset's name and the command.
+
+    Raises:
+        ValueError: an unknown preset or setting, with the nearest name.
+        SystemExit: `--help`, or a value of the wrong type (code 2).
+    """
+    preset, rest = "tiny", list(arguments)
+    if rest and not rest[0].startswith("-"):
+        preset = rest.pop(0)
+    if preset not in PRESETS:
+        raise ValueError(f"there is no preset {preset!r}; the nearest name is {nearest(preset, list(PRESETS))!r}")
+    command, unknown = tyro.cli(
+        Command,
+        prog="run_paper.py [PRESET]",
+        args=rest,
+        default=Command(config=PRESETS[preset]),
+        return_unknown_args=True,
+    )
+    if unknown:
+        names = [f"--{name.replace('_', '-')}" for name in (*flatten(command.config), "out", "stages", "redo", "dry_run")]
+        given = unknown[0].partition("=")[0]
+        raise ValueError(f"there is no setting {given!r}; the nearest name is {nearest(given, names)!r} (--help lists all)")
+    return preset, command
+
+
+def nearest(given: str, names: Sequence[str]) -> str:
+    """The name that is spelt most like the one given."""
+    return get_close_matches(given, names, n=1, cutoff=0)[0]
+
+
+def main(arguments: Sequence[str], run_paper: Callable[[RunFolder, Config, World], None]) -> int:
+    """Parse, run, report. The exit code: 0, 2 for a mistake in what was asked for, 130 for an interruption."""
+    try:
+        preset, command = parse(arguments)
+        if command.dry_run:
+            print(dry_run(command.config))
+        else:
+            execute(preset, command, run_paper)
+        return 0
+    except ValueError as error:
+        print(f"run_paper: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"run_paper: {error}; what is finished is kept, run the same command again", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nrun_paper: interrupted; what is finished is kept, run the same command again", file=sys.stderr)
+        return 130
+
+
+def execute(preset: str, command: Command, run_paper: Callable[[RunFolder, Config, World], None]) -> None:
+    """The run itself, and the table at its end."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    config, process = command.config, Process()
+    world = connect(config, process.device, process.rollout_dtype)
+    run = RunFolder(
+        Path(command.out or f"runs/{preset}"),
+        flatten(config),
+        stage_names(config),
+        wanted=command.stages,
+        redo=command.redo,
+    )
+    run.keep("problems.jsonl", world.problems)
+    run.keep("benchmarks.jsonl", [problem for problems in world.benchmarks.values() for problem in problems])
+    write_whole(run.path / "environment.json", json.dumps(environment(process), indent=1) + "\n")
+    print(f"{preset} in {run.path} on {process.device}: {len(world.problems)} training problems", end="")
+    print(f", {world.num_too_long} left out (prompt too long)" if world.num_too_long else "", flush=True)
+    try:
+        run_paper(run, config, world)
+    except NothingMoreToDo:
+        pass
+    results = run.path / "eval" / "results.jsonl"
+    if results.exists():
+        print(f"\n{final_table(read_records(results, Evaluation))}")
+
+
+def environment(process: Process) -> dict[str, str]:
+    """What the run was made with."""
+    versions = {name: version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "device": str(process.device), **versions}
+
+
+def dry_run(config: Config) -> str:
+    """Stages, sizes, expected teacher calls and tokens, device needs."""
+    check(config)
+    table = describe(expected_work(config, training_problems(config), benchmarks(config)))
+    return f"{table}\n\n{device_needs(config)}"
+
+
+def device_needs(config: Config) -> str:
+    """What training holds: float32 weights, gradients and two Adam moments are 16 bytes a parameter."""
+    folder = BASE_CHECKPOINT if config.model.path == "offline" else Path(config.model.path)
+    if not folder.is_dir():
+        return f"{config.model.path} is not in a local folder: its size shows once it is there"
+    parameters = sum(part.stat().st_size for part in folder.glob("*.safetensors")) / 4
+    return (
+        f"{parameters / 1e6:.1f} million parameters if stored in float32: training holds about "
+        f"{16 * parameters / 2**20:.0f} MiB plus activations, the reference policy and the sampler "
+        f"{8 * parameters / 2**20:.0f} MiB; runs on a CPU or one GPU"
+    )

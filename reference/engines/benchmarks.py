@@ -1,0 +1,35 @@
+"""Problems from files in GSM8K's format: JSONL with `question` and `answer`, whose last line is `#### N`."""
+
+import json
+from pathlib import Path
+
+from reference.paper.answers import extract_answer
+from reference.records import Problem
+
+
+def read_gsm8k(path: Path, name: str, limit: int | None = None) -> list[Problem]:
+    """The first `limit` problems of a file, in its order; ids are `name-00000`, `name-00001`, ...
+
+    Raises:
+        ValueError: no such file, no problem in it, or a line that is not such a record, with its number.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ValueError(f"cannot read the problems in {path} ({error.strerror}); give a JSONL file") from error
+    problems = [_problem(line, f"{name}-{at:05d}", f"{path}, line {at + 1}") for at, line in enumerate(lines[:limit])]
+    if not problems:
+        raise ValueError(f"{path} holds no problems; give a JSONL file with at least one")
+    return problems
+
+
+def _problem(line: str, problem_id: str, where: str) -> Problem:
+    try:
+        values = json.loads(line)
+        question, answer = values["question"], values["answer"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{where}: expected a JSON object with `question` and `answer`, got {line[:60]!r}") from error
+    gold = extract_answer(answer) if isinstance(answer, str) else None
+    if gold is None or not isinstance(question, str) or not question.strip():
+        raise ValueError(f"{where}: expected a question and an answer that ends in `#### NUMBER`, got {line[:60]!r}")
+    return Problem(problem_id, question, gold, answer)

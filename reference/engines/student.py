@@ -1,0 +1,52 @@
+"""The student as the stages see it: how it is asked, sampled and scored."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from reference.engines.batches import pad_right, response_mask
+from reference.engines.chat import Chat, TokenizedExample
+from reference.engines.policy import Policy
+from reference.interfaces import Sampler
+from reference.paper.bridge import mean_nll
+from reference.paper.prompts import Prompts, student_messages
+from reference.records import Problem
+
+
+@dataclass(frozen=True)
+class Student:
+    """The base checkpoint and everything that stays the same while its weights change."""
+
+    base: Path
+    chat: Chat
+    prompts: Prompts
+    sampler: Sampler
+    device: torch.device
+
+    def prompt_ids(self, problem: Problem) -> list[int]:
+        """The question as the student reads it."""
+        return self.chat.prompt_ids(student_messages(self.prompts, problem))
+
+
+class PolicyStepScorer:
+    """Implements `interfaces.StepScorer` with the student itself."""
+
+    def __init__(self, policy: Policy, student: Student):
+        self.policy = policy
+        self.student = student
+
+    def step_nll(self, problem: Problem, context: str, step: str) -> float:
+        """Eq. (8), in nats per token. Raises ValueError for a step without tokens."""
+        messages = student_messages(self.student.prompts, problem)
+        return mean_nll(self.token_logprobs(self.student.chat.step_ids(messages, context, step)))
+
+    @torch.no_grad()
+    def token_logprobs(self, example: TokenizedExample) -> list[float]:
+        """log pi_theta of each supervised token, in order."""
+        if example.prompt_length == len(example.token_ids):
+            return []
+        ids_BT = pad_right([example.token_ids], self.student.device)
+        mask_BT = response_mask([example.prompt_length], [len(example.token_ids)], self.student.device)
+        logprobs_BT, _ = self.policy(ids_BT, mask_BT)
+        return logprobs_BT[mask_BT].tolist()

@@ -1,0 +1,104 @@
+"""Section 3.2 and Appendix C.1: hard traces through Algorithm 1, with thresholds measured on this model (Tables 8, 9)."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from reference.config import Config
+from reference.engines.artifacts import RunFolder, read_records, write_whole
+from reference.engines.learner import frozen_policy
+from reference.engines.progress import with_progress
+from reference.engines.student import PolicyStepScorer, Student
+from reference.interfaces import Teacher, UnusableAnswer
+from reference.paper.bridge import bridge_trace
+from reference.paper.prompts import student_messages
+from reference.records import Action, BridgedTrace, DifficultyGroup, Graded, Problem, Rejected, Thresholds, Trace
+
+STAGE = "3_bridge"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the teacher's traces of hard problems are like for this student. None where there is no hard problem.
+
+    `tau_difficulty` is in nats per token, `tau_length` in the student's tokens, `tau_steps` in units.
+    """
+
+    tau_difficulty: float | None
+    tau_length: float | None
+    tau_steps: float | None
+
+
+def build_bridge(
+    run: RunFolder,
+    config: Config,
+    problems: Sequence[Problem],
+    graded: Sequence[Graded],
+    traces: Sequence[Trace],
+    student: Student,
+    teacher: Teacher,
+) -> tuple[list[BridgedTrace], Calibration]:
+    """Bridge every hard trace; also the thresholds of near-miss scoring, which Table 9 takes from the same traces."""
+    inputs = {"train": run.problems_path, "traces": run.path / "2_traces" / "traces.jsonl", "base": student.base}
+    stage = run.stage(STAGE, ("seed", "model", "data", "bridge", "recycling"), inputs)
+    calibration_path = stage.path / "calibration.json"
+    if stage.is_done:
+        taus = json.loads(calibration_path.read_text())["used"]
+        return read_records(stage.path / "bridged.jsonl", BridgedTrace), Calibration(**taus)
+    by_id = {problem.id: problem for problem in problems}
+    hard_ids = {record.problem_id for record in graded if record.group is DifficultyGroup.HARD}
+    hard = [trace for trace in traces if trace.problem_id in hard_ids]
+    scorer = PolicyStepScorer(frozen_policy(student.base, student.device), student)
+    calibration, measured = _calibrate(config, by_id, hard, scorer)
+    write_whole(calibration_path, json.dumps({"used": asdict(calibration), "measured": measured}, indent=1) + "\n")
+
+    bridged, rejected = stage.log("bridged.jsonl", BridgedTrace), stage.log("rejected.jsonl", Rejected)
+    for trace in with_progress(hard, len(hard), STAGE):
+        if trace.problem_id in bridged or trace.problem_id in rejected:
+            continue
+        thresholds = Thresholds(
+            config.bridge.tau_importance, config.bridge.tau_jumpiness, calibration.tau_difficulty
+        )
+        try:
+            bridged.add([bridge_trace(by_id[trace.problem_id], trace.text, teacher, scorer, thresholds)])
+        except UnusableAnswer as error:
+            rejected.add([Rejected(trace.problem_id, str(error))])
+    records = bridged.finish()
+    actions = Counter(step.action for record in records for step in record.steps)
+    counts = {"hard traces": len(hard), **{str(action): actions[action] for action in Action}}
+    local = sum(step.is_local for record in records for step in record.steps)
+    stage.finish({**counts, "local samples": local, "rejected": len(rejected.finish())})
+    return records, calibration
+
+
+def _calibrate(
+    config: Config, by_id: dict[str, Problem], hard: Sequence[Trace], scorer: PolicyStepScorer
+) -> tuple[Calibration, dict]:
+    """Tables 8 and 9 for this student: the mean of each is the threshold unless one is given (ambiguity A16)."""
+    losses: list[float] = []
+    for trace in with_progress(hard, len(hard), f"{STAGE}: token losses"):
+        messages = student_messages(scorer.student.prompts, by_id[trace.problem_id])
+        losses += [-logprob for logprob in scorer.token_logprobs(scorer.student.chat.step_ids(messages, "", trace.text))]
+    measured = {
+        "token_loss": _distribution(losses),
+        "tokens": _distribution([trace.num_tokens for trace in hard]),
+        "steps": _distribution([trace.num_steps for trace in hard]),
+    }
+    given = (config.bridge.tau_difficulty, config.recycling.tau_length, config.recycling.tau_steps)
+    taus = [
+        given_tau if given_tau is not None else table and table["mean"]
+        for given_tau, table in zip(given, measured.values(), strict=True)
+    ]
+    return Calibration(*taus), measured
+
+
+def _distribution(values: Sequence[float]) -> dict[str, float] | None:
+    """The columns of Tables 8 and 9."""
+    if not values:
+        return None
+    low, quarter, half, three_quarters, high = np.quantile(values, [0, 0.25, 0.5, 0.75, 1]).tolist()
+    mean = float(np.mean(values))
+    return {"mean": mean, "min": low, "25%": quarter, "50%": half, "75%": three_quarters, "max": high}

@@ -1,0 +1,37 @@
+"""Section 3.2: the teacher's reasoning traces of medium and hard problems (Eq. 4)."""
+
+from collections.abc import Sequence
+
+from reference.engines.artifacts import RunFolder, read_records
+from reference.engines.progress import with_progress
+from reference.engines.student import Student
+from reference.interfaces import Teacher, UnusableAnswer
+from reference.paper.bridge import processed_trace, split_steps
+from reference.records import DifficultyGroup, Graded, Problem, Rejected, Trace
+
+STAGE = "2_traces"
+
+
+def distill_traces(
+    run: RunFolder, problems: Sequence[Problem], graded: Sequence[Graded], student: Student, teacher: Teacher
+) -> list[Trace]:
+    """One trace for each problem that is not simple; a trace with another answer than the gold one is rejected."""
+    inputs = {"train": run.problems_path, "difficulty": run.path / "1_difficulty" / "difficulty.jsonl"}
+    stage = run.stage(STAGE, ("seed", "model", "data"), inputs)
+    if stage.is_done:
+        return read_records(stage.path / "traces.jsonl", Trace)
+    taught = {record.problem_id for record in graded if record.group is not DifficultyGroup.SIMPLE}
+    traces, rejected = stage.log("traces.jsonl", Trace), stage.log("rejected.jsonl", Rejected)
+    wanted = [problem for problem in problems if problem.id in taught]
+    for problem in with_progress(wanted, len(wanted), STAGE):
+        if problem.id in traces or problem.id in rejected:
+            continue
+        try:
+            text = processed_trace([teacher.solve(problem)], problem.gold)
+        except UnusableAnswer as error:
+            rejected.add([Rejected(problem.id, str(error))])
+            continue
+        traces.add([Trace(problem.id, text, student.chat.count(text), len(split_steps(text)))])
+    records = traces.finish()
+    stage.finish({"traces": len(records), "rejected": len(rejected.finish())})
+    return records

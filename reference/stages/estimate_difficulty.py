@@ -1,0 +1,54 @@
+"""Section 3.1: n responses to each problem, its correctness rate, its difficulty group (Eqs. 1-3)."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from reference.config import Config
+from reference.engines.artifacts import RunFolder, read_records
+from reference.engines.batches import in_batches
+from reference.engines.progress import with_progress
+from reference.engines.student import Student
+from reference.interfaces import Sampling
+from reference.paper.answers import reward
+from reference.paper.difficulty import correctness_rate, difficulty_group, sample_responses
+from reference.records import Completion, DifficultyGroup, Graded, Problem
+from reference.seeds import seed_of
+
+STAGE = "1_difficulty"
+
+
+def estimate_difficulty(run: RunFolder, config: Config, problems: Sequence[Problem], student: Student) -> list[Graded]:
+    """Grade every training problem with the base model, once for the whole run (ambiguity A13)."""
+    reads = ("seed", "sampler_rows", "model", "data", "difficulty")
+    stage = run.stage(STAGE, reads, {"train": run.problems_path, "base": student.base})
+    if stage.is_done:
+        return read_records(stage.path / "difficulty.jsonl", Graded)
+    n = config.difficulty.num_samples
+    sampling = Sampling(config.difficulty.temperature, config.difficulty.top_p, config.difficulty.max_new_tokens)
+    student.sampler.load(student.base)
+    log = stage.log("difficulty.jsonl", Graded)
+    batches = in_batches(problems, max(1, config.sampler_rows // n))
+    for batch in with_progress(batches, len(batches), STAGE):
+        if all(problem.id in log for problem in batch):
+            continue
+        seeds = [[seed_of(config.seed, STAGE, problem.id, i) for i in range(n)] for problem in batch]
+        prompts = [student.prompt_ids(problem) for problem in batch]
+        groups = sample_responses(student.sampler, prompts, seeds, sampling)
+        log.add(_graded(problem, responses) for problem, responses in zip(batch, groups, strict=True))
+    graded = log.finish()
+    sizes = Counter(record.group for record in graded)
+    stage.finish({"problems": len(graded), **{str(group): sizes[group] for group in DifficultyGroup}})
+    return graded
+
+
+def _graded(problem: Problem, responses: Sequence[Completion]) -> Graded:
+    rewards = [reward(response.text, problem.gold) for response in responses]
+    accuracy = correctness_rate(rewards)
+    return Graded(
+        problem_id=problem.id,
+        num_samples=len(rewards),
+        num_correct=int(sum(rewards)),
+        num_truncated=sum(not response.finished for response in responses),
+        accuracy=accuracy,
+        group=difficulty_group(accuracy),
+    )

@@ -1,0 +1,59 @@
+"""Section 3.3: G rollouts of every training problem, split by reward (Eq. 14), before reinforcement learning begins."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from reference.config import Config, GRPOConfig
+from reference.engines.artifacts import RunFolder, read_records
+from reference.engines.batches import in_batches
+from reference.engines.progress import with_progress
+from reference.engines.student import Student
+from reference.interfaces import Sampling
+from reference.paper.answers import reward
+from reference.paper.difficulty import sample_responses
+from reference.paper.recycling import split_by_reward
+from reference.records import Problem, RolloutGroup
+from reference.seeds import seed_of
+
+
+def filter_rewards(
+    run: RunFolder, config: Config, name: str, policy: Path, problems: Sequence[Problem], student: Student
+) -> tuple[list[RolloutGroup], list[RolloutGroup]]:
+    """D_con and D_fail over all training problems (D_cand, ambiguity A26), once per iteration (ambiguity A25)."""
+    stage = run.stage(
+        name, ("seed", "sampler_rows", "model", "data", "grpo"), {"train": run.problems_path, "policy": policy}
+    )
+    if stage.is_done:
+        return split_by_reward(read_records(stage.path / "rollouts.jsonl", RolloutGroup))
+    student.sampler.load(policy)
+    log = stage.log("rollouts.jsonl", RolloutGroup)
+    batches = in_batches(problems, max(1, config.sampler_rows // config.grpo.num_rollouts))
+    for batch in with_progress(batches, len(batches), name):
+        if not all(problem.id in log for problem in batch):
+            log.add(rollout_groups(batch, config.grpo, config.seed, name, student))
+    groups = log.finish()
+    consolidation, failed = split_by_reward(groups)
+    all_one = sum(all(reward == 1 for reward in group.rewards) for group in groups)
+    stage.finish(
+        {
+            "problems": len(groups),
+            "all-zero": len(failed),
+            "mixed": len(consolidation) - all_one,
+            "all-one": all_one,
+            "truncated responses": sum(not response.finished for group in groups for response in group.responses),
+        }
+    )
+    return consolidation, failed
+
+
+def rollout_groups(
+    problems: Sequence[Problem], settings: GRPOConfig, seed: int, where: str, student: Student
+) -> list[RolloutGroup]:
+    """Eq. (22): G responses to each problem from the sampler's present weights, with their rewards (Eq. 2)."""
+    sampling = Sampling(settings.temperature, settings.top_p, settings.max_new_tokens)
+    seeds = [[seed_of(seed, where, problem.id, i) for i in range(settings.num_rollouts)] for problem in problems]
+    groups = sample_responses(student.sampler, [student.prompt_ids(problem) for problem in problems], seeds, sampling)
+    return [
+        RolloutGroup(problem.id, tuple(responses), tuple(reward(response.text, problem.gold) for response in responses))
+        for problem, responses in zip(problems, groups, strict=True)
+    ]

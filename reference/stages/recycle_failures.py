@@ -1,0 +1,72 @@
+"""Section 3.3 and Appendix C.2: all-zero problems -> near miss -> diagnosis -> supervision (Eqs. 15-19, 29-34)."""
+
+from collections.abc import Sequence
+
+from reference.config import Config
+from reference.engines.artifacts import RunFolder, read_records
+from reference.engines.progress import with_progress
+from reference.engines.student import Student
+from reference.interfaces import Teacher, UnusableAnswer
+from reference.paper.recycling import diagnose, incorrect_responses, recycled_set, select_near_miss
+from reference.records import Diagnosed, Problem, Rejected, RolloutGroup, SFTExample
+from reference.stages.build_bridge import Calibration
+
+
+def recycle_failures(
+    run: RunFolder,
+    config: Config,
+    name: str,
+    problems: Sequence[Problem],
+    failed: Sequence[RolloutGroup],
+    calibration: Calibration,
+    student: Student,
+    teacher: Teacher,
+) -> list[SFTExample]:
+    """D_rec of this iteration: three examples for each failed problem that the teacher can diagnose."""
+    inputs = {
+        "rollouts": run.path / name.replace("4_recycle", "2_filter") / "rollouts.jsonl",
+        "calibration": run.path / "3_bridge" / "calibration.json",
+    }
+    stage = run.stage(name, ("seed", "model", "data", "recycling"), inputs)
+    by_id = {problem.id: problem for problem in problems}
+    if stage.is_done:
+        records = read_records(stage.path / "diagnosed.jsonl", Diagnosed)
+        return _examples(records, by_id, student)
+    diagnosed, rejected = stage.log("diagnosed.jsonl", Diagnosed), stage.log("rejected.jsonl", Rejected)
+    for group in with_progress(failed, len(failed), name):
+        if group.problem_id in diagnosed or group.problem_id in rejected:
+            continue
+        try:
+            diagnosed.add([_diagnosed(group, by_id[group.problem_id], config, calibration, teacher)])
+        except UnusableAnswer as error:
+            rejected.add([Rejected(group.problem_id, str(error))])
+    records = diagnosed.finish()
+    examples = _examples(records, by_id, student)
+    stage.finish(
+        {"failed": len(failed), "diagnosed": len(records), "rejected": len(rejected.finish()), "examples": len(examples)}
+    )
+    return examples
+
+
+def _diagnosed(
+    group: RolloutGroup, problem: Problem, config: Config, calibration: Calibration, teacher: Teacher
+) -> Diagnosed:
+    """The near miss of one failed problem, and what the teacher says of it."""
+    candidates = incorrect_responses(group)
+    index, score = select_near_miss(
+        candidates,
+        tau_length=calibration.tau_length,
+        tau_steps=calibration.tau_steps,
+        weights=config.recycling.weights,
+    )
+    response = candidates[index].text
+    return Diagnosed(problem.id, response, score, diagnose(teacher, problem, response))
+
+
+def _examples(records: Sequence[Diagnosed], by_id: dict[str, Problem], student: Student) -> list[SFTExample]:
+    """Eq. (19) over all diagnosed problems."""
+    return [
+        example
+        for record in records
+        for example in recycled_set(by_id[record.problem_id], record.response, record.diagnosis, student.prompts)
+    ]

@@ -1,0 +1,59 @@
+"""The table at the end of a run: what was measured, beside what the paper reports for the same stages."""
+
+import math
+from collections.abc import Sequence
+
+from reference.paper.reported import LLAMA, QWEN, stage_rows
+from reference.records import Evaluation
+
+# Our stage -> the paper's row (Table 10). The recycled SFT is the paper's "+ Recycling" (ambiguity A28).
+PAPER_ROW = {
+    "base": "base",
+    "iter1/1_sft/1_medium": "sft_medium",
+    "iter1/1_sft/2_bridge": "sft_bridged",
+    "iter1/3_grpo": "grpo",
+    "iter2/1_sft/3_recycled": "sft_recycled",
+    "iter2/3_grpo": "full",
+}
+LEGEND = """\
+accuracy: greedy, % of the first benchmark, with its 95% interval (Wilson) · average: greedy, over all benchmarks
+pass@8: from samples on the first benchmark · format: % of all greedy responses with a readable `#### answer`
+paper: GSM8K-Platinum | average of five benchmarks, other models on other data: beside, not against, these numbers"""
+
+
+def wilson_interval(num_correct: int, num_problems: int, z: float = 1.959964) -> tuple[float, float]:
+    """The 95% score interval of a share (Wilson 1927), in [0, 1]; usable at 0 and at 1 too."""
+    share = num_correct / num_problems
+    centre = share + z * z / (2 * num_problems)
+    half = z * math.sqrt(share * (1 - share) / num_problems + z * z / (4 * num_problems**2))
+    scale = 1 + z * z / num_problems
+    return (centre - half) / scale, (centre + half) / scale
+
+
+def final_table(results: Sequence[Evaluation]) -> str:
+    """One row for the base and for each stage that was evaluated, in the order of the run."""
+    head = f"{'':24}{'accuracy':>22}{'average':>9}{'pass@8':>8}{'format':>8}{'n':>6}"
+    head += f"    {'paper: Qwen2.5-0.5B':>20}  {'paper: Llama3.2-1B':>19}"
+    by_stage: dict[str, list[Evaluation]] = {}
+    for result in results:
+        by_stage.setdefault(result.stage, []).append(result)
+    return "\n".join([head, *(_row(stage, rows) for stage, rows in by_stage.items()), "", LEGEND])
+
+
+def _row(stage: str, rows: Sequence[Evaluation]) -> str:
+    first = rows[0]
+    low, high = wilson_interval(first.num_correct, first.num_problems)
+    accuracy = f"{100 * first.accuracy:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    average = 100 * sum(row.accuracy for row in rows) / len(rows)
+    total = sum(row.num_problems for row in rows)
+    readable = 100 * sum(row.format_rate * row.num_problems for row in rows) / total
+    sampled = "" if first.pass_at_8 is None else f"{100 * first.pass_at_8:.1f}"
+    line = f"{stage:24}{accuracy:>22}{average:>9.1f}{sampled:>8}{readable:>8.1f}{first.num_problems:>6}"
+    return line + f"    {_reported(QWEN, stage):>20}  {_reported(LLAMA, stage):>19}"
+
+
+def _reported(model: str, stage: str) -> str:
+    if stage not in PAPER_ROW:
+        return ""
+    row = stage_rows(model)[PAPER_ROW[stage]]
+    return f"{row.gsm8k_platinum:.2f} | {row.average:.2f}"

@@ -1,0 +1,138 @@
+"""Appendix B.3: one phase of supervised fine-tuning (Eqs. 13, 20 and 21, Table 5)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+
+from reference.config import Config, SFTConfig
+from reference.engines.artifacts import RunFolder, StageFolder, StepLog, write_records
+from reference.engines.batches import in_batches, pad_right, response_mask, token_batches
+from reference.engines.chat import Chat, TokenizedExample
+from reference.engines.learner import Learner
+from reference.engines.progress import with_progress
+from reference.engines.student import Student
+from reference.paper.answers import ANSWER_MARK
+from reference.paper.sft import cosine_schedule, sft_loss
+from reference.records import SFTExample
+from reference.seeds import seed_of
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """The phase's samples as ids, and what truncation did to them."""
+
+    examples: list[TokenizedExample]
+    num_truncated: int
+    num_answers_lost: int
+    num_empty: int
+
+
+def train_sft(
+    run: RunFolder, config: Config, name: str, start: Path, examples: Sequence[SFTExample], student: Student
+) -> Path:
+    """Train `start` on the examples and return the new checkpoint; without examples the model stays as it was."""
+    examples_path = run.path / name / "examples.jsonl"
+    if not examples_path.exists():
+        write_records(examples_path, examples)
+    stage = run.stage(name, ("seed", "model", "sft"), {"start": start, "examples": examples_path})
+    checkpoint = stage.path / "checkpoint"
+    if stage.is_done:
+        return checkpoint if checkpoint.exists() else start
+    tokenized = tokenize(examples, student.chat, config.sft.max_length)
+    counts = {
+        "examples": len(examples),
+        "truncated": tokenized.num_truncated,
+        "answers lost": tokenized.num_answers_lost,
+        "left empty": tokenized.num_empty,
+    }
+    if not tokenized.examples:
+        stage.finish({**counts, "steps": 0}, note="nothing to learn from, the model stays as it was")
+        return start
+    losses = _train(stage, config.seed, config.sft, start, tokenized.examples, student)
+    (stage.path / "state.pt").unlink(missing_ok=True)
+    stage.finish({**counts, "steps": len(losses), "nats per token at the last step": round(losses[-1], 3)})
+    return checkpoint
+
+
+def tokenize(examples: Sequence[SFTExample], chat: Chat, max_length: int) -> Tokenized:
+    """Right truncation (Table 5), never silent: what is cut, what loses its answer, what keeps no supervised token."""
+    kept, truncated, answers_lost, empty = [], 0, 0, 0
+    for example in examples:
+        tokens = chat.example_ids(example.messages)
+        if len(tokens.token_ids) > max_length:
+            truncated += 1
+            answers_lost += ANSWER_MARK in example.messages[-1].content
+            tokens = TokenizedExample(tokens.token_ids[:max_length], tokens.prompt_length)
+        if len(tokens.token_ids) > tokens.prompt_length:
+            kept.append(tokens)
+        else:
+            empty += 1
+    return Tokenized(kept, truncated, answers_lost, empty)
+
+
+def _train(
+    stage: StageFolder,
+    seed: int,
+    settings: SFTConfig,
+    start: Path,
+    examples: Sequence[TokenizedExample],
+    student: Student,
+) -> list[float]:
+    """All steps of the phase, from the last saved one on; the loss of each step. Writes the checkpoint."""
+    learner = Learner(
+        start,
+        student.device,
+        lr=settings.lr,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+    )
+    state_path = stage.path / "state.pt"
+    first = (learner.load_state(state_path) or {"steps": 0})["steps"]
+    log = StepLog(stage.path / "metrics.jsonl", first)
+    batches = _batches(examples, settings, seed, stage.name)
+    for step, batch in with_progress(list(enumerate(batches, start=1))[first:], len(batches) - first, stage.name):
+        scale = cosine_schedule(step, len(batches), settings.warmup_ratio, settings.min_lr_ratio)
+        log.add(sft_step(learner, batch, settings.max_tokens_per_batch, scale) | {"step": step, "lr": settings.lr * scale})
+        if step % settings.save_every == 0:
+            log.flush()
+            learner.save_state(state_path, {"steps": step})
+    learner.save_checkpoint(stage.path / "checkpoint", student.chat)
+    return [row["loss"] for row in log.finish()]
+
+
+def _batches(
+    examples: Sequence[TokenizedExample], settings: SFTConfig, seed: int, stage: str
+) -> list[Sequence[TokenizedExample]]:
+    """The optimizer steps' samples: each epoch in an order of its own; the last batch of an epoch may be smaller."""
+    batches = []
+    for epoch in range(settings.epochs):
+        order = list(examples)
+        Random(seed_of(seed, stage, "order", epoch)).shuffle(order)
+        batches += in_batches(order, settings.batch_size)
+    return batches
+
+
+def sft_step(
+    learner: Learner, batch: Sequence[TokenizedExample], max_tokens: int, lr_scale: float = 1.0
+) -> dict[str, float]:
+    """One optimizer step on Eq. (21), exactly, whatever the micro-batches: each has its share of the batch's mean."""
+    lengths = [len(example.token_ids) for example in batch]
+    total = torch.zeros((), device=learner.device)
+
+    def share_of_loss(rows: Sequence[int]) -> torch.Tensor:
+        nonlocal total
+        ids_BT = pad_right([batch[row].token_ids for row in rows], learner.device)
+        prompts, ends = [batch[row].prompt_length for row in rows], [lengths[row] for row in rows]
+        mask_BT = response_mask(prompts, ends, learner.device)
+        logprobs_BT, _ = learner.policy(ids_BT, mask_BT)
+        share = sft_loss(logprobs_BT, mask_BT) * len(rows) / len(batch)
+        total = total + share.detach()
+        return share
+
+    norm = learner.step(token_batches(lengths, max_tokens), share_of_loss, lr_scale)
+    supervised = sum(len(example.token_ids) - example.prompt_length for example in batch)
+    return {"loss": total.item(), "grad_norm": norm, "supervised_tokens": supervised}

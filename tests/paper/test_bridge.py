@@ -1,0 +1,522 @@
+"""Bridge: Eqs. 4-13 and Algorithm 1, which is written here a second time, line by line as Appendix C.1 prints it."""
+
+import math
+import random
+from dataclasses import replace
+
+import pytest
+
+from reference.interfaces import UnusableAnswer
+from reference.paper.answers import is_answer_line
+from reference.paper.bridge import (
+    acquisition_set,
+    apply_action,
+    bridge_examples,
+    bridge_set,
+    bridge_trace,
+    choose_action,
+    importance_score,
+    jumpiness_score,
+    mean_nll,
+    medium_set,
+    previous_context,
+    processed_trace,
+    split_steps,
+    training_order,
+)
+from reference.paper.prompts import Prompts, next_step_messages, student_messages
+from reference.paper.reported import CARLA, CARLA_COMPRESSED, CARLA_THRESHOLDS, TABLE_12
+from reference.records import Action, ExampleKind, Message, Problem, SFTExample, StepScores, Thresholds, Trace
+
+PROMPTS = Prompts()
+PROBLEM = Problem("p", "How many?", "7")
+HALVES = Thresholds(0.5, 0.5, 1.0)
+CARLA_TRACE = "\n\n".join(unit.text for unit in TABLE_12)
+
+
+class ScriptedTeacher:
+    """Looks scores up by the step's text, rewrites with a mark, and remembers every question."""
+
+    def __init__(self, importance, jumpiness, rewrites=None):
+        self.scores = {"importance": importance, "jumpiness": jumpiness}
+        self.rewrites = rewrites or {}
+        self.calls = []
+
+    def importance(self, problem, trace, trace_without_step, step):
+        self.calls.append(("importance", trace, trace_without_step, step))
+        return self.scores["importance"][step.strip()]
+
+    def jumpiness(self, problem, context, step):
+        self.calls.append(("jumpiness", context, step))
+        return self.scores["jumpiness"][step.strip()]
+
+    def expand(self, problem, context, step):
+        self.calls.append(("expand", context, step))
+        return self._rewritten("expanded", step)
+
+    def compress(self, step):
+        self.calls.append(("compress", step))
+        return self._rewritten("compressed", step)
+
+    def localize(self, problem, context, step):
+        self.calls.append(("localize", context, step))
+        return self._rewritten("localized", step)
+
+    def _rewritten(self, mark, step):
+        return self.rewrites.get(step.strip(), f"{mark}: {step.strip()}")
+
+    def called(self, verb):
+        return [call[1:] for call in self.calls if call[0] == verb]
+
+
+class ScriptedScorer:
+    def __init__(self, difficulty):
+        self.difficulty = difficulty
+        self.calls = []
+
+    def step_nll(self, problem, context, step):
+        self.calls.append((context, step))
+        return self.difficulty[step]
+
+
+def scripted(trace, scores, rewrites=None):
+    """A teacher and a scorer that give the units of `trace` these (I, J, D)."""
+    names = [step.strip() for step in split_steps(trace)]
+    assert len(names) == len(scores)
+    importance, jumpiness, difficulty = (dict(zip(names, column)) for column in zip(*scores))
+    return ScriptedTeacher(importance, jumpiness, rewrites), ScriptedScorer(difficulty)
+
+
+# Eq. 4
+
+
+@pytest.mark.parametrize(
+    "trace, units",
+    [
+        ("", []),
+        ("One thought.", ["One thought."]),
+        ("### A\nx\n### B\ny", ["### A\nx\n", "### B\ny"]),
+        ("First.\n### A\nx\n### B\ny", ["First.\n", "### A\nx\n", "### B\ny"]),
+        ("# A\nx\n#### Step 2\ny", ["# A\nx\n", "#### Step 2\ny"]),
+        ("Step 1: x\nStep 2: y\nz", ["Step 1: x\n", "Step 2: y\nz"]),
+        ("**Step 1** x\n**step 2:** y", ["**Step 1** x\n", "**step 2:** y"]),
+        ("1. x\n2. y\n3. z", ["1. x\n", "2. y\n", "3. z"]),
+        ("1) x\n**2.** y", ["1) x\n", "**2.** y"]),
+        ("x = 1\n\ny = 2\n \n\nz = 3", ["x = 1\n\n", "y = 2\n \n\n", "z = 3"]),
+        ("x = 1\r\n\r\ny = 2", ["x = 1\r\n\r\n", "y = 2"]),
+        # headings before numbers, numbers before paragraphs
+        ("### A\n1. x\n2. y\n### B\n\nz", ["### A\n1. x\n2. y\n", "### B\n\nz"]),
+        ("### Solution\nStep 1: x\nStep 2: y", ["### Solution\n", "Step 1: x\n", "Step 2: y"]),
+        ("1. x\n\nmore\n2. y", ["1. x\n\nmore\n", "2. y"]),
+        # no beginnings of a unit
+        ("At Step 1: x\nby Step 2: y", ["At Step 1: x\nby Step 2: y"]),
+        ("3.5 apples\n2.5 pears", ["3.5 apples\n2.5 pears"]),
+        ("a\n#tag\n#other", ["a\n#tag\n#other"]),
+        # the answer line goes with the unit before it
+        ("### A\nx\n#### 72", ["### A\nx\n#### 72"]),
+        ("### A\nx\n### B\ny\n#### 72", ["### A\nx\n", "### B\ny\n#### 72"]),
+        ("x\n\ny\n\n#### 72", ["x\n\n", "y\n\n#### 72"]),
+        ("x\n\n**#### 72**\n\nDone.", ["x\n\n**#### 72**\n\n", "Done."]),
+    ],
+)
+def test_a_trace_is_cut_where_a_unit_begins(trace, units):
+    assert split_steps(trace) == units
+
+
+@pytest.mark.parametrize("end", ["\n", "\n\n", "\n \n\n"])
+def test_blank_lines_at_the_end_are_no_unit(end):
+    assert split_steps("x" + end) == ["x" + end]
+    assert split_steps("x\n\ny" + end) == ["x\n\n", "y" + end]
+
+
+def test_table_12_has_five_units():
+    assert [step.strip() for step in split_steps(CARLA_TRACE)] == [unit.text for unit in TABLE_12]
+
+
+def test_cutting_loses_nothing_and_an_answer_line_is_never_alone():
+    draw = random.Random(0)
+    pieces = ["\n", "\n\n", "\n", " ", "\r\n", "\t", "text", "x = 3", "### A", "## Step 2", "Step 3: ", "4. ", "**5.** "]
+    pieces += ["#### 72", "#### Step 2", "**#### 72**", "####", "#", "\u2028", "\x0b"]
+    for _ in range(3000):
+        trace = "".join(draw.choice(pieces) for _ in range(draw.randrange(16)))
+        units = split_steps(trace)
+        assert "".join(units) == trace
+        assert all(unit.strip() for unit in units) or not trace.strip()
+        assert not any(is_answer_line(unit.split("\n", 1)[0]) for unit in units[1:])
+
+
+# Eqs. 5 to 8
+
+
+def test_importance_is_asked_on_the_original_trace_with_and_without_the_step():
+    steps = ["a\n\n", "b\n\n", "c"]
+    teacher = ScriptedTeacher({"a": 0, "b": 0.75, "c": 1}, {})
+    found = [importance_score(PROBLEM, "".join(steps), steps, index, teacher) for index in range(3)]
+    assert found == [0.0, 0.75, 1.0]
+    assert teacher.called("importance") == [
+        ("a\n\nb\n\nc", "b\n\nc", "a\n\n"),
+        ("a\n\nb\n\nc", "a\n\nc", "b\n\n"),
+        ("a\n\nb\n\nc", "a\n\nb\n\n", "c"),
+    ]
+
+
+def test_the_context_is_the_steps_so_far_as_one_text():
+    assert previous_context([]) == ""
+    assert previous_context(["a\n\n", "b\n\n"]) == "a\n\nb"
+
+
+def test_the_first_step_has_jumpiness_0_without_asking():
+    teacher = ScriptedTeacher({}, {"s": 1})
+    assert jumpiness_score(PROBLEM, "", "s", 0, teacher) == 0.0
+    assert teacher.calls == []
+    assert jumpiness_score(PROBLEM, "P", "s", 1, teacher) == 1.0
+    assert teacher.called("jumpiness") == [("P", "s")]
+
+
+@pytest.mark.parametrize("score", [0.3, -0.25, 1.25, 5, math.nan, None, "0.5"])
+def test_a_judge_that_gives_none_of_the_five_scores_is_not_guessed_at(score):
+    teacher = ScriptedTeacher({"s": score}, {"s": score})
+    with pytest.raises(UnusableAnswer, match="must be one of"):
+        importance_score(PROBLEM, "s", ["s"], 0, teacher)
+    with pytest.raises(UnusableAnswer, match="must be one of"):
+        jumpiness_score(PROBLEM, "P", "s", 1, teacher)
+
+
+def test_difficulty_is_the_mean_negative_log_likelihood():
+    draw = random.Random(1)
+    for _ in range(100):
+        logprobs = [-draw.expovariate(1.0) for _ in range(draw.randint(1, 40))]
+        total = 0.0
+        for logprob in logprobs:
+            total += logprob
+        assert mean_nll(logprobs) == pytest.approx(-total / len(logprobs), rel=1e-12)
+    assert mean_nll([math.log(0.5)] * 9) == pytest.approx(math.log(2), rel=1e-15)
+    assert mean_nll([math.log(0.5), math.log(0.125)]) == pytest.approx(2 * math.log(2), rel=1e-15)
+
+
+def test_a_step_without_tokens_has_no_difficulty():
+    with pytest.raises(ValueError, match="at least one token"):
+        mean_nll([])
+
+
+# Algorithm 1, the decision
+
+
+@pytest.mark.parametrize(
+    "important, jumpy, difficult, action, is_local",
+    [
+        (False, False, False, Action.COMPRESS, False),
+        (False, False, True, Action.DROP, False),
+        (False, True, False, Action.DROP, False),
+        (False, True, True, Action.DROP, False),
+        (True, False, False, Action.KEEP, False),
+        (True, False, True, Action.LOCALIZE, True),
+        (True, True, False, Action.EXPAND, False),
+        (True, True, True, Action.EXPAND, True),
+    ],
+)
+def test_the_eight_leaves_of_algorithm_1(important, jumpy, difficult, action, is_local):
+    scores = StepScores(0.75 if important else 0.25, 0.75 if jumpy else 0.25, 1.5 if difficult else 0.5)
+    assert choose_action(scores, HALVES) == (action, is_local)
+    # A score at its threshold is not above it.
+    at_threshold = StepScores(0.75 if important else 0.5, 0.75 if jumpy else 0.5, 1.5 if difficult else 1.0)
+    assert choose_action(at_threshold, HALVES) == (action, is_local)
+
+
+@pytest.mark.parametrize("unit", TABLE_12, ids=[f"unit {number}" for number in range(1, 6)])
+def test_table_12(unit):
+    assert choose_action(unit.scores, CARLA_THRESHOLDS) == (unit.action, unit.action is Action.LOCALIZE)
+
+
+@pytest.mark.parametrize("name", ["importance", "jumpiness", "difficulty"])
+def test_not_a_number_chooses_no_action(name):
+    scores = StepScores(1.0, 1.0, 1.0)
+    with pytest.raises(ValueError, match="must be numbers"):
+        choose_action(replace(scores, **{name: math.nan}), HALVES)
+    with pytest.raises(ValueError, match="must be numbers"):
+        choose_action(scores, replace(HALVES, **{name: math.nan}))
+
+
+# Eqs. 9 and 10
+
+
+def test_each_operation_asks_its_own_verb():
+    teacher = ScriptedTeacher({}, {})
+    done = {action: apply_action(action, PROBLEM, "P", "s", teacher) for action in Action}
+    assert done == {
+        Action.KEEP: "s",
+        Action.EXPAND: "expanded: s",
+        Action.COMPRESS: "compressed: s",
+        Action.DROP: None,
+        Action.LOCALIZE: "localized: s",
+    }
+    assert sorted(teacher.calls) == [("compress", "s"), ("expand", "P", "s"), ("localize", "P", "s")]
+
+
+def test_a_rewritten_step_ends_as_the_original_did():
+    teacher = ScriptedTeacher({}, {}, {"s": "\n new \n"})
+    assert apply_action(Action.EXPAND, PROBLEM, "P", "s\n\n", teacher) == "new\n\n"
+    assert apply_action(Action.EXPAND, PROBLEM, "P", "s", teacher) == "new"
+
+
+@pytest.mark.parametrize("action", [Action.EXPAND, Action.COMPRESS, Action.LOCALIZE])
+@pytest.mark.parametrize("empty", ["", " \n"])
+def test_a_step_that_is_rewritten_to_nothing_is_refused(action, empty):
+    with pytest.raises(UnusableAnswer, match="empty text for the step 's'"):
+        apply_action(action, PROBLEM, "P", "s", ScriptedTeacher({}, {}, {"s": empty}))
+
+
+@pytest.mark.parametrize(
+    "steps, gold, text",
+    [
+        (["a\n\n", "b\n#### 7"], "7", "a\n\nb\n#### 7"),
+        (["a\n\n"], "7", "a\n\n#### 7"),  # the unit with the answer was dropped
+        (["a\n\n", "so 7"], "7", "a\n\nso 7\n\n#### 7"),  # or lost it when it was compressed
+        ([], "7", "#### 7"),
+        (["#### 7"], "7", "#### 7"),
+        (["a\n", "**#### $7.0**"], "7", "a\n\n#### 7"),
+        (["a\n#### 7\n", "b"], "7", "a\nb\n\n#### 7"),
+        (["a\n#### 7\n", "b\n#### 7\n"], "7", "a\nb\n\n#### 7"),
+        (["a\n#### 1,200"], "1,200", "a\n\n#### 1200"),
+        (["#### Step 1\na"], "7", "#### Step 1\na\n\n#### 7"),
+    ],
+)
+def test_the_processed_trace_states_the_gold_answer_once_and_last(steps, gold, text):
+    assert processed_trace(steps, gold) == text
+
+
+@pytest.mark.parametrize("steps", [["a\n#### 8"], ["#### 8\n", "b\n#### 7"], ["**#### 8**\n", "b"]])
+def test_a_trace_that_states_another_answer_is_refused(steps):
+    with pytest.raises(UnusableAnswer, match="8.* but the gold answer is 7"):
+        processed_trace(steps, "7")
+
+
+# Algorithm 1, the whole
+
+
+def test_the_carla_example():
+    """Table 12 and Figures 11 and 12: three units localized, one kept, the check compressed to the answer."""
+    local = {unit.text: f"Slowly. {unit.text}" for unit in TABLE_12 if unit.action is Action.LOCALIZE}
+    scores = [(unit.scores.importance, unit.scores.jumpiness, unit.scores.difficulty) for unit in TABLE_12]
+    teacher, scorer = scripted(CARLA_TRACE, scores, {**local, TABLE_12[4].text: CARLA_COMPRESSED})
+    bridged = bridge_trace(CARLA, CARLA_TRACE, teacher, scorer, CARLA_THRESHOLDS)
+
+    texts = [unit.text for unit in TABLE_12]
+    processed = [local.get(text, text) for text in texts[:4]] + ["#### 15"]
+    contexts = ["\n\n".join(processed[:number]) for number in range(5)]
+    assert bridged.problem_id == "carla"
+    assert bridged.text == "\n\n".join(processed)
+    assert [step.original.strip() for step in bridged.steps] == texts
+    assert [step.scores for step in bridged.steps] == [unit.scores for unit in TABLE_12]
+    assert [step.action for step in bridged.steps] == [unit.action for unit in TABLE_12]
+    assert [step.rewritten.strip() for step in bridged.steps] == processed
+    assert [step.context for step in bridged.steps] == contexts
+    assert [step.is_local for step in bridged.steps] == [True, True, False, True, False]
+
+    # The judge of importance sees the original trace, the others the processed one.
+    asked = teacher.called("importance")
+    assert [trace for trace, _, _ in asked] == [CARLA_TRACE] * 5
+    assert [CARLA_TRACE.replace(step, "") for _, _, step in asked] == [without for _, without, _ in asked]
+    assert [(context, step.strip()) for context, step in teacher.called("jumpiness")] == list(zip(contexts, texts))[1:]
+    assert [(context, step.strip()) for context, step in teacher.called("localize")] == [
+        (contexts[number], texts[number]) for number in (0, 1, 3)
+    ]
+    assert scorer.calls == list(zip(contexts, texts))
+
+    whole, *samples = bridge_examples(CARLA, bridged, PROMPTS)
+    assert whole == SFTExample(
+        "carla", ExampleKind.BRIDGE, (*student_messages(PROMPTS, CARLA), Message("assistant", bridged.text))
+    )
+    assert [sample.kind for sample in samples] == [ExampleKind.LOCAL] * 3
+    assert [sample.messages for sample in samples] == [
+        (*next_step_messages(PROMPTS, CARLA, contexts[number]), Message("assistant", processed[number]))
+        for number in (0, 1, 3)
+    ]
+
+
+def test_a_dropped_step_is_out_of_sight_of_the_later_ones_and_an_expanded_one_is_seen_expanded():
+    trace = "Step 1: a\nStep 2: b\nStep 3: c\nStep 4: d\n#### 7"
+    drop, expand_and_local, keep = (0.0, 1.0, 0.0), (1.0, 1.0, 2.0), (1.0, 0.0, 0.0)
+    teacher, scorer = scripted(trace, [keep, drop, expand_and_local, keep])
+    bridged = bridge_trace(PROBLEM, trace, teacher, scorer, HALVES)
+    assert [step.action for step in bridged.steps] == [Action.KEEP, Action.DROP, Action.EXPAND, Action.KEEP]
+    assert [step.is_local for step in bridged.steps] == [False, False, True, False]
+    assert [step.context for step in bridged.steps] == [
+        "",
+        "Step 1: a",
+        "Step 1: a",
+        "Step 1: a\nexpanded: Step 3: c",
+    ]
+    assert bridged.steps[1].rewritten is None
+    assert bridged.text == "Step 1: a\nexpanded: Step 3: c\nStep 4: d\n#### 7"
+    assert [example.messages[-1].content for example in bridge_examples(PROBLEM, bridged, PROMPTS)] == [
+        bridged.text,
+        "expanded: Step 3: c",
+    ]
+    # Eq. 5 still shows the judge the dropped step, and the step that was expanded as it was.
+    assert all(asked == trace for asked, _, _ in teacher.called("importance"))
+
+
+def test_the_first_judge_of_a_jump_is_the_second_step():
+    trace = "Step 1: a\nStep 2: b\n#### 7"
+    # With this J_1 the first step would be expanded.
+    teacher, scorer = scripted(trace, [(1.0, 1.0, 0.0), (1.0, 0.0, 0.0)])
+    bridged = bridge_trace(PROBLEM, trace, teacher, scorer, HALVES)
+    assert bridged.steps[0].scores.jumpiness == 0.0
+    assert bridged.steps[0].action is Action.KEEP
+    assert [step.strip() for _, step in teacher.called("jumpiness")] == ["Step 2: b\n#### 7"]
+
+
+@pytest.mark.parametrize(
+    "scores, rewrite, text",
+    [
+        ((0.0, 1.0, 0.0), None, "Step 1: a\n\n#### 7"),  # dropped
+        ((0.0, 0.0, 0.0), "so b", "Step 1: a\nso b\n\n#### 7"),  # compressed, the answer lost
+        ((0.0, 0.0, 0.0), "#### 7", "Step 1: a\n#### 7"),
+    ],
+)
+def test_the_answer_outlives_its_unit(scores, rewrite, text):
+    trace = "Step 1: a\nStep 2: b\n#### 7"
+    teacher, scorer = scripted(trace, [(1.0, 0.0, 0.0), scores], {"Step 2: b\n#### 7": rewrite})
+    assert bridge_trace(PROBLEM, trace, teacher, scorer, HALVES).text == text
+
+
+@pytest.mark.parametrize(
+    "scores, rewrite, sentence",
+    [
+        ((0.6, 0.0, 0.0), "b", "must be one of"),
+        ((1.0, 0.6, 0.0), "b", "must be one of"),
+        ((1.0, 1.0, 0.0), " ", "empty text"),
+        ((1.0, 1.0, 0.0), "b\n#### 8", "the gold answer is 7"),
+    ],
+)
+def test_one_unusable_answer_spoils_the_trace(scores, rewrite, sentence):
+    trace = "Step 1: a\nStep 2: b\n#### 7"
+    teacher, scorer = scripted(trace, [(1.0, 0.0, 0.0), scores], {"Step 2: b\n#### 7": rewrite})
+    with pytest.raises(UnusableAnswer, match=sentence):
+        bridge_trace(PROBLEM, trace, teacher, scorer, HALVES)
+
+
+def test_an_empty_trace_is_refused():
+    with pytest.raises(ValueError, match="trace of problem p is empty; distil it again"):
+        bridge_trace(PROBLEM, "", ScriptedTeacher({}, {}), ScriptedScorer({}), HALVES)
+
+
+class RandomJudges:
+    """Scores drawn from all that was asked, so that another context gives another score. Teacher and scorer in one."""
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def _draw(self, *asked):
+        return random.Random(repr((self.seed, *asked)))
+
+    def importance(self, problem, trace, trace_without_step, step):
+        return self._draw("I", trace, trace_without_step, step.strip()).choice([0, 0.25, 0.5, 0.75, 1])
+
+    def jumpiness(self, problem, context, step):
+        return self._draw("J", context, step.strip()).choice([0, 0.25, 0.5, 0.75, 1])
+
+    def step_nll(self, problem, context, step):
+        return self._draw("D", context, step.strip()).choice([0.0, 0.5, 1.0, 1.5])
+
+    def expand(self, problem, context, step):
+        return f"E({len(context)}) {step.strip()}"
+
+    def compress(self, step):
+        return f"C {step.strip()}".split("\n")[0]  # loses an answer line
+
+    def localize(self, problem, context, step):
+        return f"L({len(context)}) {step.strip()}"
+
+
+def algorithm_1(units, judges, tau_I, tau_J, tau_D):
+    """Appendix C.1's pseudo-code on units without separators, for one (q, a*). Returns C~ and the local set."""
+    C_tilde, L = [], []  # line 6
+    for i, s in enumerate(units):  # line 8
+        P = "\n".join(C_tilde)  # line 9
+        without = "".join(f"{unit}\n" for unit in units[:i]) + "\n".join(units[i + 1 :])
+        I = judges.importance(PROBLEM, "\n".join(units), without, s)  # line 10
+        J = judges.jumpiness(PROBLEM, P, s) if i > 0 else 0
+        D = judges.step_nll(PROBLEM, P, s)
+        if I <= tau_I:  # line 11
+            if J > tau_J or D > tau_D:  # line 12
+                s_tilde = None  # line 13: Drop
+            else:
+                s_tilde = judges.compress(s)  # line 15
+        else:
+            if J <= tau_J and D <= tau_D:  # line 18
+                s_tilde = s  # line 19: Keep
+            elif J > tau_J:  # line 20
+                s_tilde = judges.expand(PROBLEM, P, s)  # line 21
+                if D > tau_D:  # line 22
+                    L.append((P, s_tilde))  # line 23
+            else:
+                s_tilde = judges.localize(PROBLEM, P, s)  # line 26
+                L.append((P, s_tilde))  # line 27
+        if s_tilde is not None:  # line 30
+            C_tilde.append(s_tilde)  # line 31
+    return C_tilde, L
+
+
+def test_algorithm_1_against_its_pseudo_code():
+    draw = random.Random(3)
+    seen = set()
+    for seed in range(300):
+        units = [f"Step {number}: x{draw.randrange(9)}" for number in range(1, draw.randint(2, 8) + 1)]
+        units[-1] += "\n#### 7"
+        taus = (draw.choice([0.25, 0.5, 0.6]), draw.choice([0.25, 0.5, 0.6]), draw.choice([0.4, 0.5, 1.2]))
+        judges = RandomJudges(seed)
+        C_tilde, L = algorithm_1(units, judges, *taus)
+
+        bridged = bridge_trace(PROBLEM, "\n".join(units), judges, judges, Thresholds(*taus))
+        assert [step.rewritten.strip() for step in bridged.steps if step.rewritten is not None] == C_tilde
+        body = [line for line in "\n".join(C_tilde).split("\n") if line and line != "#### 7"]
+        assert [line for line in bridged.text.split("\n") if line] == [*body, "#### 7"]
+        whole, *samples = bridge_examples(PROBLEM, bridged, PROMPTS)
+        assert whole.messages[-1].content == bridged.text
+        assert [sample.messages for sample in samples] == [
+            (*next_step_messages(PROMPTS, PROBLEM, P), Message("assistant", s_tilde)) for P, s_tilde in L
+        ]
+        seen |= {(step.action, step.is_local) for step in bridged.steps}
+    assert len(seen) == 6  # every action, Expand with a local sample and without
+
+
+# Eqs. 11 to 13
+
+
+def test_the_data_sets_of_section_3_2():
+    problems = [Problem(name, f"q {name}", "7") for name in ("medium", "hard 1", "hard 2")]
+    keep, localize = (1.0, 0.0, 0.0), (1.0, 0.0, 2.0)
+    trace = "Step 1: a\nStep 2: b\n#### 7"
+    bridged = [
+        bridge_trace(problems[2], trace, *scripted(trace, [keep, localize]), HALVES),
+        bridge_trace(problems[1], trace, *scripted(trace, [keep, keep]), HALVES),
+    ]
+    medium = medium_set(problems, [Trace("medium", trace, 9, 2)], PROMPTS)
+    bridge = bridge_set(problems, bridged, PROMPTS)
+    assert medium == [
+        SFTExample("medium", ExampleKind.MEDIUM, (*student_messages(PROMPTS, problems[0]), Message("assistant", trace)))
+    ]
+    assert [(example.problem_id, example.kind) for example in bridge] == [
+        ("hard 2", ExampleKind.BRIDGE),
+        ("hard 2", ExampleKind.LOCAL),
+        ("hard 1", ExampleKind.BRIDGE),
+    ]
+    assert all(f"q {example.problem_id}\n" in example.messages[0].content for example in bridge)
+    assert acquisition_set(medium, bridge) == medium + bridge
+
+
+def test_training_goes_from_medium_to_bridge_to_recycled_and_leaves_nothing_out():
+    examples = [SFTExample(str(number), kind, ()) for number, kind in enumerate([*ExampleKind, *ExampleKind])]
+    random.Random(0).shuffle(examples)
+    phases = training_order(examples)
+    assert [name for name, _ in phases] == ["1_medium", "2_bridge", "3_recycled"]
+    assert [{example.kind for example in phase} for _, phase in phases] == [
+        {ExampleKind.MEDIUM},
+        {ExampleKind.BRIDGE, ExampleKind.LOCAL},
+        {ExampleKind.DIAGNOSTIC, ExampleKind.REPAIR, ExampleKind.NEW},
+    ]
+    assert sum(len(phase) for _, phase in phases) == len(examples)
+    for _, phase in phases:  # in the order in which they came
+        assert phase == [example for example in examples if example in phase]

@@ -1,0 +1,361 @@
+"""Section 3.3 and Appendix C.2: Eqs. 14-20 and 29-34."""
+
+import json
+import random
+from dataclasses import asdict
+
+import pytest
+
+from reference.interfaces import UnusableAnswer
+from reference.paper.prompts import Prompts, diagnose_student_messages, repair_messages, student_messages
+from reference.paper.recycling import (
+    correct_prefix,
+    diagnose,
+    diagnostic_example,
+    format_score,
+    incorrect_responses,
+    length_score,
+    near_miss_score,
+    new_trace_example,
+    next_sft_set,
+    parse_diagnosis,
+    recycled_set,
+    repair_example,
+    select_near_miss,
+    split_by_reward,
+    step_score,
+    validate_diagnosis,
+)
+from reference.paper.reported import LLAMA, QWEN, TABLE_9_STEPS, TABLE_9_TOKENS
+from reference.records import Completion, Diagnosis, ExampleKind, Message, Problem, RolloutGroup, SFTExample
+
+PROMPTS = Prompts()
+QWEN_TAUS = {"tau_length": TABLE_9_TOKENS[QWEN].mean, "tau_steps": TABLE_9_STEPS[QWEN].mean}
+
+
+def group(name, rewards):
+    responses = tuple(Completion((index,), f"{name} {index}", True) for index in range(len(rewards)))
+    return RolloutGroup(name, responses, tuple(map(float, rewards)))
+
+
+# Eqs. 14, 15 and 29
+
+
+def test_one_correct_response_is_enough_for_consolidation():
+    none, one, some, all_of_them = group("a", [0] * 8), group("b", [0] * 7 + [1]), group("c", [1, 0]), group("d", [1] * 8)
+    assert split_by_reward([none, one, some, all_of_them]) == ([one, some, all_of_them], [none])
+
+
+def test_every_problem_is_in_exactly_one_of_the_two_sets():
+    draw = random.Random(0)
+    groups = [group(str(number), [draw.random() < 0.1 for _ in range(8)]) for number in range(200)]
+    consolidation, failed = split_by_reward(groups)
+    for one in groups:
+        total = 0.0
+        for r in one.rewards:
+            total += r
+        assert (one in consolidation) == (total > 0)
+        assert (one in failed) == (total == 0)
+    assert consolidation and failed
+    assert len(consolidation) + len(failed) == 200
+
+
+def test_a_group_without_rewards_is_refused():
+    with pytest.raises(ValueError, match="problem a has no rewards"):
+        split_by_reward([group("a", [])])
+
+
+def test_the_incorrect_responses_in_sample_order():
+    one = group("a", [0, 1, 0, 0, 1])
+    assert [response.text for response in incorrect_responses(one)] == ["a 0", "a 2", "a 3"]
+    assert incorrect_responses(group("b", [1, 1])) == []
+
+
+# Eqs. 30 to 34
+
+
+@pytest.mark.parametrize(
+    "tokens, steps, has_answer, score",
+    [
+        (121.49, 3.68, True, 2.0),  # half of Qwen's tau_l and tau_s: 0.5 + 0.5 + 1
+        (121.49, 3.68, False, 1.0),
+        (242.98, 7.36, True, 3.0),
+        (1024, 153, True, 3.0),  # more than the teacher's mean earns no more
+        (1024, 0, False, 1.0),
+        (0, 153, False, 1.0),
+        (0, 0, True, 1.0),
+        (0, 0, False, 0.0),
+    ],
+)
+def test_near_miss_scores_by_hand(tokens, steps, has_answer, score):
+    assert near_miss_score(tokens, steps, has_answer, **QWEN_TAUS) == pytest.approx(score, rel=1e-12)
+
+
+def test_each_part_of_the_score():
+    assert length_score(100, 400) == 0.25
+    assert length_score(500, 400) == 1.0
+    assert step_score(3, 4) == 0.75
+    assert step_score(5, 4) == 1.0
+    assert (format_score(True), format_score(False)) == (1.0, 0.0)
+
+
+def test_near_miss_score_agrees_with_a_loop():
+    draw = random.Random(1)
+    for _ in range(300):
+        tokens, steps, has_answer = draw.randrange(1025), draw.randrange(30), draw.random() < 0.5
+        tau_length, tau_steps = draw.uniform(1, 600), draw.uniform(1, 20)
+        cuts = sorted([draw.uniform(0, 3), draw.uniform(0, 3)])
+        weights = (cuts[0], cuts[1] - cuts[0], 3 - cuts[1])
+        expected = 0.0
+        for weight, part, whole in zip(weights, (tokens, steps, float(has_answer)), (tau_length, tau_steps, 1.0)):
+            expected += weight * (part / whole if part < whole else 1.0)
+        found = near_miss_score(tokens, steps, has_answer, tau_length=tau_length, tau_steps=tau_steps, weights=weights)
+        assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_each_weight_belongs_to_its_part():
+    half = {"tau_length": 200.0, "tau_steps": 10.0}
+    assert near_miss_score(100, 0, False, **half, weights=(3, 0, 0)) == 1.5
+    assert near_miss_score(0, 5, False, **half, weights=(0, 3, 0)) == 1.5
+    assert near_miss_score(0, 0, True, **half, weights=(0, 0, 3)) == 3.0
+
+
+@pytest.mark.parametrize("weights", [(1, 1, 0.9), (0, 0, 0), (-1, 2, 2), (2, 2, -1)])
+def test_weights_are_not_negative_and_sum_to_3(weights):
+    with pytest.raises(ValueError, match="weights must be >= 0 and sum to 3"):
+        near_miss_score(1, 1, True, **QWEN_TAUS, weights=weights)
+
+
+@pytest.mark.parametrize("taus", [(0, 1), (1, 0), (-1, 1), (1, -1)])
+def test_thresholds_are_positive(taus):
+    with pytest.raises(ValueError, match="must be positive"):
+        near_miss_score(1, 1, True, tau_length=taus[0], tau_steps=taus[1])
+
+
+def test_the_near_miss_is_counted_in_tokens_units_and_by_the_verifier():
+    texts = ["x", "Step 1: x\nStep 2: y\nStep 3: z", "x\n#### 4", "The answer is 4."]
+    responses = [Completion((0,) * tokens, text, True) for tokens, text in zip([80, 40, 20, 60], texts)]
+    taus = {"tau_length": 100.0, "tau_steps": 6.0}
+    by_hand = [0.8 + 1 / 6, 0.4 + 3 / 6, 0.2 + 1 / 6 + 1, 0.6 + 1 / 6]
+    assert select_near_miss(responses, **taus) == (2, pytest.approx(by_hand[2], rel=1e-12))
+    # With a weight on one part only, that part decides.
+    chosen = [select_near_miss(responses, **taus, weights=weights) for weights in [(3, 0, 0), (0, 3, 0), (0, 0, 3)]]
+    assert chosen == [(0, pytest.approx(2.4)), (1, pytest.approx(1.5)), (2, 3.0)]
+
+
+def test_the_near_miss_is_the_argmax_of_the_score():
+    draw = random.Random(2)
+    taus = {"tau_length": TABLE_9_TOKENS[LLAMA].mean, "tau_steps": TABLE_9_STEPS[LLAMA].mean}
+    for _ in range(100):
+        responses = []
+        for _ in range(draw.randint(1, 8)):
+            steps = draw.randint(2, 20)
+            text = "\n".join(f"Step {number}: x" for number in range(steps)) + draw.choice(["", "\n#### 4"])
+            responses.append(Completion((0,) * draw.randrange(400), text, True))
+        best, best_score = None, -1.0
+        for index, response in enumerate(responses):
+            steps, has_answer = response.text.count("Step"), "####" in response.text
+            score = near_miss_score(len(response.token_ids), steps, has_answer, **taus)
+            if score > best_score:
+                best, best_score = index, score
+        assert select_near_miss(responses, **taus) == (best, best_score)
+
+
+def test_on_a_tie_the_first_response_is_chosen():
+    responses = [Completion((0,), text, True) for text in ("x", "a\n#### 4", "b\n#### 5", "y")]
+    assert select_near_miss(responses, **QWEN_TAUS)[0] == 1
+
+
+def test_there_must_be_a_response_to_choose():
+    with pytest.raises(ValueError, match="no incorrect response"):
+        select_near_miss([], **QWEN_TAUS)
+
+
+# Eqs. 16 to 20 on Figures 13 and 14: the numbers are the paper's, the wording is ours
+
+TANK = Problem(
+    id="tank",
+    question=(
+        "In the first round Tank found 10 Easter eggs more than Emma. In the second round Emma found twice as many as "
+        "Tank, and Tank 20 fewer than in the first. Emma's second round brought 60 eggs. With 6 others they have a pile "
+        "of 400. How many did the 6 others find?"
+    ),
+    gold="220",
+)
+FIRST_ERROR = "Say that Emma found E eggs"
+PREFIX = "Two children and two rounds, one pile.\n\nStep 1: Name the unknowns."
+NEAR_MISS = f"""{PREFIX}
+{FIRST_ERROR}. Then Tank found E + 10, Emma 2(E + 10) = 2E + 20, and Tank E - 20.
+Step 2: Add them up.
+E + (2E + 20) + (E - 20) = 4E = 400, so E = 100.
+Step 3: Put E in.
+Tank: 110, then 80. Emma: 220.
+Step 4: The others.
+100 + 220 + 80 + 80 = 400
+#### 400"""
+DIAGNOSIS = Diagnosis(
+    first_error=FIRST_ERROR,
+    error_type="misread the question",
+    why_wrong="E stands for both of Emma's rounds at once, but her second round is known: 60 eggs.",
+    missing_knowledge="One unknown for each child and round.",
+    minimal_fix="Let E1 be Emma's first round only, since her second one is 60.",
+    correct_next_step="Let E1 be what Emma found in the first round. Tank then found E1 + 10 in that round.",
+    short_correct_reasoning=(
+        "Tank's second round is half of Emma's: 60 / 2 = 30.\n"
+        "Tank's first round: 30 + 20 = 50. Emma's first round: 50 - 10 = 40.\n"
+        "Emma: 40 + 60 = 100. Tank: 50 + 30 = 80. Both: 100 + 80 = 180.\n"
+        "The 6 others: 400 - 180 = 220.\n"
+        "#### 220"
+    ),
+)
+
+
+class ScriptedTeacher:
+    def __init__(self, text):
+        self.text = text
+        self.calls = []
+
+    def diagnose(self, problem, response):
+        self.calls.append((problem, response))
+        return self.text
+
+
+def test_the_teacher_is_asked_about_the_near_miss_and_its_answer_is_read():
+    teacher = ScriptedTeacher(json.dumps(asdict(DIAGNOSIS)))
+    assert diagnose(teacher, TANK, NEAR_MISS) == DIAGNOSIS
+    assert teacher.calls == [(TANK, NEAR_MISS)]
+
+
+def test_an_invalid_answer_of_the_teacher_is_refused():
+    with pytest.raises(UnusableAnswer, match="no excerpt"):
+        diagnose(ScriptedTeacher(json.dumps(asdict(DIAGNOSIS))), TANK, "Another response.\n#### 400")
+
+
+def test_the_fields_may_come_in_any_order():
+    shuffled = dict(reversed(asdict(DIAGNOSIS).items()))
+    assert parse_diagnosis(json.dumps(shuffled), NEAR_MISS, "220") == DIAGNOSIS
+
+
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ("", "is not JSON"),
+        ("The error is in step 1.", "is not JSON"),
+        ('{"first_error": "Say', "is not JSON"),
+        ("```json\n{}\n```", "is not JSON"),
+        (json.dumps(asdict(DIAGNOSIS)) + " That is all.", "is not JSON"),
+        (json.dumps([asdict(DIAGNOSIS)]), "must be a JSON object"),
+        ("null", "must be a JSON object"),
+        ('"text"', "must be a JSON object"),
+        ("{}", "exactly the keys"),
+    ],
+)
+def test_the_teacher_must_answer_with_one_json_object(text, sentence):
+    with pytest.raises(UnusableAnswer, match=sentence):
+        parse_diagnosis(text, NEAR_MISS, "220")
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        ({"minimal_fix": None}, "must be a text that is not empty"),
+        ({"minimal_fix": ""}, "must be a text that is not empty"),
+        ({"why_wrong": " \n"}, "'why_wrong' must be a text that is not empty"),
+        ({"error_type": 3}, "must be a text that is not empty"),
+        ({"correct_next_step": ["a", "b"]}, "must be a text that is not empty"),
+        ({"severity": "high"}, r"missing or unknown: \['severity'\]"),
+        ({"first_error": "Say that Emma found F eggs"}, "no excerpt of the response"),
+        ({"first_error": FIRST_ERROR.lower()}, "no excerpt of the response"),
+        ({"first_error": NEAR_MISS[:121]}, "has 121 characters, at most 120"),
+        ({"short_correct_reasoning": "400 - 180 = 220"}, "must end in '#### 220'"),
+        ({"short_correct_reasoning": "#### 220\nDone."}, "must end in '#### 220'"),
+        ({"short_correct_reasoning": "So it is #### 220"}, "must end in '#### 220'"),
+        ({"short_correct_reasoning": "...\n#### 400"}, "must end in '#### 220'"),
+        ({"short_correct_reasoning": "...\n#### 220 eggs"}, "must end in '#### 220'"),
+        ({"short_correct_reasoning": "...\n#### 220."}, "must end in '#### 220'"),
+        ({"short_correct_reasoning": "...\n#### $220"}, "must end in '#### 220'"),
+        ({"short_correct_reasoning": "...\n####220"}, "must end in '#### 220'"),
+    ],
+)
+def test_each_rule_of_appendix_d_2(change, sentence):
+    with pytest.raises(UnusableAnswer, match=sentence):
+        validate_diagnosis({**asdict(DIAGNOSIS), **change}, NEAR_MISS, "220")
+
+
+@pytest.mark.parametrize("key", asdict(DIAGNOSIS))
+def test_each_of_the_seven_fields_is_needed(key):
+    values = {name: value for name, value in asdict(DIAGNOSIS).items() if name != key}
+    with pytest.raises(UnusableAnswer, match=rf"missing or unknown: \['{key}'\]"):
+        validate_diagnosis(values, NEAR_MISS, "220")
+
+
+def test_the_last_line_has_no_thousands_separator_whatever_the_gold_answer_has():
+    values = asdict(DIAGNOSIS)
+    with pytest.raises(UnusableAnswer, match="must end in '#### 1200'"):
+        validate_diagnosis({**values, "short_correct_reasoning": "...\n#### 1,200"}, NEAR_MISS, "1,200")
+    assert validate_diagnosis({**values, "short_correct_reasoning": "...\n#### 1200"}, NEAR_MISS, "1,200")
+
+
+def test_the_limits_themselves_are_allowed():
+    longest = NEAR_MISS[:120]
+    values = {**asdict(DIAGNOSIS), "first_error": longest, "short_correct_reasoning": "a\n#### 220\n\n"}
+    assert validate_diagnosis(values, NEAR_MISS, "220").first_error == longest
+
+
+def test_the_prefix_is_what_stands_before_the_first_error():
+    assert correct_prefix(NEAR_MISS, FIRST_ERROR) == PREFIX
+    assert correct_prefix(NEAR_MISS, NEAR_MISS[:30]) == ""
+    assert correct_prefix("a. x y. b. x y.", "x y") == "a."  # the first place
+
+
+def test_the_tank_example():
+    """Figure 14's three samples, word for word but for the wording."""
+    diagnostic, repair, new = recycled_set(TANK, NEAR_MISS, DIAGNOSIS, PROMPTS)
+
+    assert diagnostic.messages[:-1] == diagnose_student_messages(PROMPTS, TANK, NEAR_MISS)
+    assert diagnostic.messages[-1].role == "assistant"
+    # Eq. 18: c_err, f_err, w_err, in this order, and nothing of the repair
+    assert list(json.loads(diagnostic.messages[-1].content).items()) == [
+        ("error_type", "misread the question"),
+        ("first_error", FIRST_ERROR),
+        ("why_wrong", DIAGNOSIS.why_wrong),
+    ]
+
+    assert repair.messages == (
+        *repair_messages(PROMPTS, TANK, PREFIX, FIRST_ERROR, DIAGNOSIS.minimal_fix),
+        Message("assistant", DIAGNOSIS.correct_next_step),
+    )
+    # The student must not be shown what it is to write, nor the wrong rest of the response.
+    assert DIAGNOSIS.correct_next_step not in repair.messages[0].content
+    assert "#### 400" not in repair.messages[0].content
+
+    assert new.messages == (
+        *student_messages(PROMPTS, TANK),
+        Message("assistant", DIAGNOSIS.short_correct_reasoning),
+    )
+    assert [sample.kind for sample in (diagnostic, repair, new)] == [
+        ExampleKind.DIAGNOSTIC,
+        ExampleKind.REPAIR,
+        ExampleKind.NEW,
+    ]
+    assert {sample.problem_id for sample in (diagnostic, repair, new)} == {"tank"}
+
+
+def test_a_target_keeps_other_alphabets_readable():
+    accented = Diagnosis(**{**asdict(DIAGNOSIS), "why_wrong": "60 \u00f7 2 is 30"})
+    assert "60 \u00f7 2" in diagnostic_example(TANK, NEAR_MISS, accented, PROMPTS).messages[-1].content
+
+
+def test_the_recycled_set_is_the_three_samples_in_the_order_of_eq_19():
+    assert recycled_set(TANK, NEAR_MISS, DIAGNOSIS, PROMPTS) == [
+        diagnostic_example(TANK, NEAR_MISS, DIAGNOSIS, PROMPTS),
+        repair_example(TANK, NEAR_MISS, DIAGNOSIS, PROMPTS),
+        new_trace_example(TANK, DIAGNOSIS, PROMPTS),
+    ]
+
+
+def test_the_next_sft_set_is_what_was_acquired_and_then_what_was_recycled():
+    acquired = [SFTExample("m", ExampleKind.MEDIUM, ()), SFTExample("h", ExampleKind.BRIDGE, ())]
+    recycled = recycled_set(TANK, NEAR_MISS, DIAGNOSIS, PROMPTS)
+    assert next_sft_set(acquired, recycled) == acquired + recycled
+    assert next_sft_set(acquired, []) == acquired
