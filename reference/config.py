@@ -13,8 +13,6 @@ class ModelConfig:
 
     path: str = "Qwen/Qwen2.5-0.5B-Instruct"
     """Checkpoint folder or hub name; `offline` is the tiny base model inside this package."""
-    activation_dtype: str = "auto"
-    """Compute type of the rollouts (Table 6: bfloat16). `auto`: bfloat16 on a GPU, float32 on a CPU."""
 
 
 @dataclass(frozen=True)

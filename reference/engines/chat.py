@@ -2,7 +2,7 @@
 
 The mask is the difference of two tokenisations, prompt and prompt + answer, never a string search; y is the answer and
 the token that ends the turn, without the newline that some templates put behind it: it is never generated
-(ambiguity A31b).
+(ambiguity A54).
 """
 
 from collections.abc import Sequence

@@ -18,13 +18,15 @@ MAX_DECIMALS = 4  # an intermediate value that needs more is not written down
 
 _TOKEN = re.compile(
     r"(?P<number>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
-    r"|(?P<word>[^\W\d_]+)|(?P<operator>//|[-+*/\u00d7\u00f7\u2212\u2013\u00b7])|(?P<paren>[()])|(?P<equals>=)|(?P<percent>%)"
-    r"|(?P<currency>[$\u20ac\u00a3])|(?P<other>\S|\n)"
+    r"|(?P<word>[^\W\d_]+)|(?P<operator>//|[-+*/\u00d7\u00f7\u2212\u2013\u00b7])|(?P<paren>[()])"
+    r"|(?P<equals>=)|(?P<percent>%)|(?P<currency>[$\u20ac\u00a3])|(?P<other>\S|\n)"
 )
 _PLAIN_OPERATOR = {"//": "/", "\u00d7": "*", "\u00b7": "*", "\u00f7": "/", "\u2212": "-", "\u2013": "-"}
 
-_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
-_ONES = f"{_ONES} eighteen nineteen twenty".split()
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+    " eighteen nineteen"
+).split()
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 NUMBER_WORDS = {word: value for value, word in enumerate(_ONES)}
 NUMBER_WORDS |= {word: 10 * value for value, word in enumerate(_TENS, start=2)}
@@ -73,9 +75,10 @@ class Equation:
 
 
 def tokenize(text: str) -> list[Token]:
-    """The text's tokens; a line break is one, since no equation goes on after it. An `x` before a number is an operator, the slash of `miles/hour` is a word.
+    """The text's tokens. A line break is one, since no equation goes on after it.
 
-    A number too long to be meant is `other`.
+    An `x` before a number is an operator, the slash of `miles/hour` is a word, and a number too long to be meant is
+    `other`.
     """
     tokens = [Token(match.lastgroup, match[0], match.start(), match.end()) for match in _TOKEN.finditer(text)]
     for i, token in enumerate(tokens):
@@ -255,16 +258,18 @@ def _calculated(expression: Expression, found: list[Operation]) -> Expression:
 
 
 def holds(equation: Equation) -> bool:
-    """Whether the equation is true. Written decimals may be rounded or cut off; `100 - 20 = 80%` passes as 80."""
+    """Whether the equation is true. Decimals may be rounded or cut off; `100 - 20 = 80%` passes as 80."""
     try:
         value = evaluate(equation.expression)
     except ZeroDivisionError:
         return False
-    if equation.result_text.endswith("%") and value == equation.result * 100:
+    is_percent = equation.result_text.endswith("%")
+    if value == equation.result or (is_percent and value == equation.result * 100):
         return True
     _, point, decimals = equation.result_text.rstrip("%").partition(".")
-    unit = Fraction(1, 10 ** len(decimals)) / (100 if equation.result_text.endswith("%") else 1)
-    return value == equation.result or (point != "" and abs(value - equation.result) < unit)
+    unit = Fraction(1, 10 ** len(decimals)) / (100 if is_percent else 1)
+    too_small = abs(value) - abs(equation.result)
+    return point != "" and value * equation.result >= 0 and -unit / 2 <= too_small < unit
 
 
 def find_equations(text: str) -> list[Equation]:

@@ -114,7 +114,7 @@ def read_program(problem: Problem) -> Program:
     if not lines or not is_answer_line(lines[-1]):
         raise UnusableAnswer(f"the solution of problem {problem.id} does not end in a line '#### <number>'")
     if gold is None or extract_answer(lines[-1]) != gold:
-        raise UnusableAnswer(f"the solution of problem {problem.id} ends in {lines[-1]!r}, its gold is {problem.gold!r}")
+        raise UnusableAnswer(f"the solution of problem {problem.id} ends in {lines[-1]!r}, not in {problem.gold!r}")
     if len(lines) == 1:
         raise UnusableAnswer(f"the solution of problem {problem.id} is an answer without a line of reasoning")
     asked = written_numbers(problem.question)
@@ -166,8 +166,12 @@ def results(equations: Iterable[Equation]) -> set[Fraction]:
 
 def operand_values(equation: Equation) -> set[Fraction]:
     """The values that an equation starts from; what it uses as 47% may have been found as 47."""
-    numbers = [number for number, _ in operands(equation.expression)]
-    return {number.value for number in numbers} | {number.value * 100 for number in numbers if number.text.endswith("%")}
+    values = set()
+    for number, _ in operands(equation.expression):
+        values.add(number.value)
+        if number.text.endswith("%"):
+            values.add(number.value * 100)
+    return values
 
 
 def program_values(program: Program) -> set[Fraction]:

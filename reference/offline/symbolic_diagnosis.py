@@ -160,7 +160,7 @@ def _equation_fault(equation: Equation, known: set[Fraction], next_line: Line | 
     if odd is not None:
         why = f"The number {odd.text} is not in the question and is no earlier result."
         knowledge = "Every number comes from the question or from an earlier step."
-        return Fault(*place, "unsupported quantity", why, knowledge, f"Find out which number belongs there, not {odd.text}.")
+        return Fault(*place, "unsupported quantity", why, knowledge, f"Find the number that belongs in place of {odd.text}.")
     aim = equation_text(next_line.equations[-1]) if next_line and next_line.equations else f"the answer {program.gold}"
     why = f"{equation_text(equation)} is true, but the question leads to {aim}."
     knowledge = "How to choose the numbers and the operation that the question tells."

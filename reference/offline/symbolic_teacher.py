@@ -50,7 +50,7 @@ _INVERSE = {"+": "-", "-": "+", "*": "/", "/": "*"}
 
 
 class SymbolicTeacher:
-    """Implements `interfaces.Teacher`. All verbs but `compress` raise UnusableAnswer where the solution is unreadable."""
+    """Implements `interfaces.Teacher`. Where a solution cannot be read, every verb but `compress` raises UnusableAnswer."""
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed

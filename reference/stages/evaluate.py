@@ -35,6 +35,7 @@ def evaluate(
     inputs = {"checkpoint": checkpoint, "benchmarks": run.benchmarks_path}
     stage = run.stage(stage_name, ("seed", "sampler_rows", "model", "data", "evaluation"), inputs)
     if stage.is_done:
+        _collect(run)
         return
     student.sampler.load(checkpoint)
     results = []

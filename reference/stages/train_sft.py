@@ -8,7 +8,7 @@ from random import Random
 import torch
 
 from reference.config import Config, SFTConfig
-from reference.engines.artifacts import RunFolder, StageFolder, StepLog, write_records
+from reference.engines.artifacts import RunFolder, StageFolder, StepLog
 from reference.engines.batches import in_batches, pad_right, response_mask, token_batches
 from reference.engines.chat import Chat, TokenizedExample
 from reference.engines.learner import Learner
@@ -34,10 +34,8 @@ def train_sft(
     run: RunFolder, config: Config, name: str, start: Path, examples: Sequence[SFTExample], student: Student
 ) -> Path:
     """Train `start` on the examples and return the new checkpoint; without examples the model stays as it was."""
-    examples_path = run.path / name / "examples.jsonl"
-    if not examples_path.exists():
-        write_records(examples_path, examples)
-    stage = run.stage(name, ("seed", "model", "sft"), {"start": start, "examples": examples_path})
+    stage = run.stage(name, ("seed", "model", "sft"), {"start": start})
+    run.keep(f"{name}/examples.jsonl", examples)
     checkpoint = stage.path / "checkpoint"
     if stage.is_done:
         return checkpoint if checkpoint.exists() else start

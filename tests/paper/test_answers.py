@@ -183,7 +183,8 @@ def test_random_writings_agree_with_decimal():
         commas = draw.random() < 0.5
         written = f"{sign}{whole:,}{part}" if commas else f"{sign}{whole}{part}"
         value = Decimal(f"{sign}{whole}{part}".replace("\u2212", "-").rstrip("."))
-        found = extract_answer(f"#### {draw.choice(['', '$', '**', '(', ' '])}{written}{draw.choice(['', ' eggs', '**'])}")
+        before, after = draw.choice(["", "$", "**", "(", " "]), draw.choice(["", " eggs", "**"])
+        found = extract_answer(f"#### {before}{written}{after}")
         assert Decimal(found) == value, written
         assert normalize_number(found) == found  # normal form
         assert "," not in found and not (found.endswith("0") and "." in found)
@@ -191,7 +192,8 @@ def test_random_writings_agree_with_decimal():
 
 def test_no_text_makes_it_raise():
     draw = random.Random(2)
-    pieces = ["####", "#", " ", "\n", "\r", "\\boxed{", "{,}", "$", ",", ".", "-", "\u2212", "/", "^", "e5", "12", "0", "*", "("]
+    pieces = ["####", "#", " ", "\n", "\r", "\\boxed{", "{,}", "$", "*", "(", ",", ".", "-", "\u2212"]
+    pieces += ["/", "^", "e5", "12", "0"]
     for _ in range(3000):
         random_characters = [chr(draw.randrange(1, 0xD800)) for _ in range(draw.randrange(4))]
         parts = [draw.choice(pieces) for _ in range(draw.randrange(12))] + random_characters
@@ -221,11 +223,15 @@ def test_a_long_degenerate_response_takes_no_time(text):
     assert time.perf_counter() - begin < 0.25
 
 
-@pytest.mark.parametrize("line", ["#### 72", "  #### 72  ", "**#### 72**", "####72", r"#### \boxed{72}", "#### -3 apples"])
+@pytest.mark.parametrize(
+    "line", ["#### 72", "  #### 72  ", "**#### 72**", "####72", r"#### \boxed{72}", "#### -3 apples"]
+)
 def test_an_answer_line(line):
     assert is_answer_line(line)
 
 
-@pytest.mark.parametrize("line", ["", "72", "### 72", "#### Step 2", "#### Check", "####", "so #### 72", "### Step 4: 72"])
+@pytest.mark.parametrize(
+    "line", ["", "72", "### 72", "#### Step 2", "#### Check", "####", "so #### 72", "### Step 4: 72"]
+)
 def test_no_answer_line(line):
     assert not is_answer_line(line)

@@ -135,8 +135,8 @@ def test_table_12_has_five_units():
 
 def test_cutting_loses_nothing_and_an_answer_line_is_never_alone():
     draw = random.Random(0)
-    pieces = ["\n", "\n\n", "\n", " ", "\r\n", "\t", "text", "x = 3", "### A", "## Step 2", "Step 3: ", "4. ", "**5.** "]
-    pieces += ["#### 72", "#### Step 2", "**#### 72**", "####", "#", "\u2028", "\x0b"]
+    pieces = ["\n", "\n", "\n\n", "\r\n", " ", "\t", "\u2028", "\x0b", "text", "x = 3"]
+    pieces += ["### A", "## Step 2", "Step 3: ", "4. ", "**5.** ", "#### 72", "#### Step 2", "**#### 72**", "####", "#"]
     for _ in range(3000):
         trace = "".join(draw.choice(pieces) for _ in range(draw.randrange(16)))
         units = split_steps(trace)

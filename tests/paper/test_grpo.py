@@ -17,8 +17,18 @@ from reference.paper.grpo import (
 )
 
 # Eq. 23 for G = 8 and k correct responses: the advantage of a correct and of a wrong one, eps = 1e-6
-SAMPLE_STD = {1: (2.474867, -0.353552), 2: (1.620182, -0.540061), 3: (1.207612, -0.724567), 4: (0.935413, -0.935413)}
-POPULATION_STD = {1: (2.645743, -0.377963), 2: (1.732047, -0.577349), 3: (1.290992, -0.774595), 4: (0.999998, -0.999998)}
+DIVIDED_BY_G_MINUS_1 = {
+    1: (2.474867, -0.353552),
+    2: (1.620182, -0.540061),
+    3: (1.207612, -0.724567),
+    4: (0.935413, -0.935413),
+}
+DIVIDED_BY_G = {
+    1: (2.645743, -0.377963),
+    2: (1.732047, -0.577349),
+    3: (1.290992, -0.774595),
+    4: (0.999998, -0.999998),
+}
 
 
 def eq_23(rewards, eps=1e-6, correction=1):
@@ -62,7 +72,7 @@ def random_case(seed, num_prompts=2, group_size=4, num_positions=6, spread=0.4):
 # Eq. 23
 
 
-@pytest.mark.parametrize("correction, table", [(1, SAMPLE_STD), (0, POPULATION_STD)], ids=["sample", "population"])
+@pytest.mark.parametrize("correction, table", [(1, DIVIDED_BY_G_MINUS_1), (0, DIVIDED_BY_G)], ids=["by G - 1", "by G"])
 def test_the_advantages_of_binary_rewards(correction, table):
     for k, (of_correct, of_wrong) in table.items():
         few, many = [1.0] * k + [0.0] * (8 - k), [0.0] * k + [1.0] * (8 - k)
@@ -148,9 +158,9 @@ def test_the_clipped_term_agrees_with_a_loop(clip_eps):
     draw = random.Random(2)
     ratios = [[math.exp(draw.gauss(0, 0.5)) for _ in range(40)] for _ in range(6)]
     advantages = [draw.gauss(0, 1) for _ in range(6)]
-    found_BT = clipped_term(torch.tensor(ratios).double(), torch.tensor(advantages).double(), clip_eps)
-    for row, values, advantage in zip(torch.tensor(ratios).double().tolist(), found_BT.tolist(), advantages):
-        advantage = torch.tensor(advantage).double().item()  # as rounded to float32 above
+    ratio_BT, advantages_B = (torch.tensor(numbers, dtype=torch.float64) for numbers in (ratios, advantages))
+    found_BT = clipped_term(ratio_BT, advantages_B, clip_eps)
+    for row, values, advantage in zip(ratios, found_BT.tolist(), advantages, strict=True):
         for ratio, value in zip(row, values, strict=True):
             inside = min(max(ratio, 1 - clip_eps), 1 + clip_eps)
             assert value == pytest.approx(min(ratio * advantage, inside * advantage), abs=1e-12)
@@ -244,7 +254,8 @@ def test_the_loss_is_the_negative_objective():
     case = random_case(5)
     assert grpo_loss(*case).item() == -grpo_objective(*case).item()
     options = {"clip_eps": 0.05, "kl_coef": 0.3}
-    assert grpo_loss(*case, **options).item() == -grpo_objective(*case, **options).item() != grpo_loss(*case).item()
+    assert grpo_loss(*case, **options).item() == -grpo_objective(*case, **options).item()
+    assert grpo_loss(*case, **options).item() != grpo_loss(*case).item()
 
 
 def test_a_long_response_does_not_outvote_a_short_one():
@@ -294,12 +305,13 @@ def test_on_policy_the_value_is_only_the_kl_term_while_the_gradient_is_not():
 
 def test_padding_does_not_matter():
     *tables, advantages_B, mask_BT = random_case(8)
-    changed = [torch.where(mask_BT.bool(), table, torch.full_like(table, number)) for number, table in enumerate(tables)]
+    padding_BT = mask_BT == 0
+    changed = [table.masked_fill(padding_BT, number) for number, table in enumerate(tables)]
     value, gradient_BT = policy_gradient(*tables, advantages_B, mask_BT)
     changed_value, changed_gradient_BT = policy_gradient(*changed, advantages_B, mask_BT)
     assert changed_value == value
     assert torch.equal(changed_gradient_BT, gradient_BT)
-    assert (gradient_BT[mask_BT == 0] == 0).all()
+    assert (gradient_BT[padding_BT] == 0).all()
 
 
 def test_equal_parts_of_a_batch_average_to_its_objective():

@@ -42,8 +42,9 @@ def group(name, rewards):
 
 
 def test_one_correct_response_is_enough_for_consolidation():
-    none, one, some, all_of_them = group("a", [0] * 8), group("b", [0] * 7 + [1]), group("c", [1, 0]), group("d", [1] * 8)
-    assert split_by_reward([none, one, some, all_of_them]) == ([one, some, all_of_them], [none])
+    none, one = group("a", [0] * 8), group("b", [0] * 7 + [1])
+    some, every = group("c", [1, 0]), group("d", [1] * 8)
+    assert split_by_reward([none, one, some, every]) == ([one, some, every], [none])
 
 
 def test_every_problem_is_in_exactly_one_of_the_two_sets():
@@ -176,9 +177,9 @@ def test_there_must_be_a_response_to_choose():
 TANK = Problem(
     id="tank",
     question=(
-        "In the first round Tank found 10 Easter eggs more than Emma. In the second round Emma found twice as many as "
-        "Tank, and Tank 20 fewer than in the first. Emma's second round brought 60 eggs. With 6 others they have a pile "
-        "of 400. How many did the 6 others find?"
+        "In the first round Tank found 10 Easter eggs more than Emma. In the second round Emma found twice as many "
+        "as Tank, and Tank 20 fewer than in the first. Emma's second round brought 60 eggs. With 6 others they have a "
+        "pile of 400. How many did the 6 others find?"
     ),
     gold="220",
 )

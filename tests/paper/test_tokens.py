@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from reference.paper import tokens
-from reference.paper.tokens import CHUNK, SMALL_VOCABULARY, head_logprobs, mean_over_tokens, token_entropy, token_logprobs
+from reference.paper.tokens import (
+    CHUNK,
+    SMALL_VOCABULARY,
+    head_logprobs,
+    mean_over_tokens,
+    token_entropy,
+    token_logprobs,
+)
 
 
 def log_softmax(logits, temperature=1.0):
@@ -63,7 +70,7 @@ def head_case(num_words, num_tokens, dtype=torch.float64):
 
 def value_and_gradients(logprobs, hidden_ND, head_VD, targets_N, temperature):
     found_N = logprobs(hidden_ND, head_VD, targets_N, temperature)
-    weights_N = torch.linspace(-1, 2, len(targets_N), dtype=hidden_ND.dtype)  # each token its own weight, as advantages are
+    weights_N = torch.linspace(-1, 2, len(targets_N), dtype=hidden_ND.dtype)  # a weight for each, as advantages are
     return found_N.detach(), *torch.autograd.grad((found_N * weights_N).sum(), (hidden_ND, head_VD))
 
 
@@ -73,7 +80,12 @@ def plain_logprobs(hidden_ND, head_VD, targets_N, temperature):
 
 @pytest.mark.parametrize(
     "num_words, num_tokens",
-    [(SMALL_VOCABULARY, CHUNK + 1), (SMALL_VOCABULARY + 1, CHUNK), (SMALL_VOCABULARY + 1, CHUNK + 1), (9000, 2 * CHUNK)],
+    [
+        (SMALL_VOCABULARY, CHUNK + 1),
+        (SMALL_VOCABULARY + 1, CHUNK),
+        (SMALL_VOCABULARY + 1, CHUNK + 1),
+        (9000, 2 * CHUNK),
+    ],
 )
 @pytest.mark.parametrize("with_chunks_of_torch", [True, False], ids=["torch chunks", "own chunks"])
 def test_the_head_in_chunks_is_the_head_at_once(num_words, num_tokens, with_chunks_of_torch, monkeypatch):
