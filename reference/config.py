@@ -175,11 +175,11 @@ class Config:
 # docs/offline_world.md and were fixed before the first run was measured.
 TINY = Config(
     model=ModelConfig(path="offline"),
-    data=DataConfig(train="offline", limit=480, tests=("offline",), test_limit=150, max_prompt_tokens=768),
-    difficulty=DifficultyConfig(num_samples=16, max_new_tokens=192),
-    sft=SFTConfig(batch_size=16, max_tokens_per_batch=4096, max_length=1024, lr=2e-4, save_every=20),
-    grpo=GRPOConfig(lr=1e-4, max_new_tokens=192, save_every=5),
-    evaluation=EvaluationConfig(max_new_tokens=192, pass_samples=16),
+    data=DataConfig(train="offline", limit=480, tests=("offline",), test_limit=150, max_prompt_tokens=1024),
+    difficulty=DifficultyConfig(num_samples=16, max_new_tokens=256),
+    sft=SFTConfig(max_tokens_per_batch=4096, max_length=1024, epochs=3, lr=2e-4, save_every=20),
+    grpo=GRPOConfig(lr=1e-4, max_new_tokens=256, save_every=5),
+    evaluation=EvaluationConfig(max_new_tokens=256, pass_samples=16),
 )
 
 PRESETS = {"tiny": TINY}

@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 MAX_NUMBER_LENGTH = 30  # characters; a longer run of digits is no number
-MAX_OPERATORS = 24  # in one expression; GSM8K's longest has 17
+MAX_OPERATORS = 24  # in one expression; GSM8K's longest has 12
 MAX_UNIT_WORDS = 6  # between a number and the next operator, as in `6 pieces of straw per rat * 2`
 # They begin something new, so that no number before them is an operand.
 _NO_UNITS = frozenset("and or so then because is are was were comes from".split())

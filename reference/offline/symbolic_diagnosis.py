@@ -110,14 +110,24 @@ def _known(problem: Problem, program: Program, equations: Sequence[Equation]) ->
 def _leading_to(equations: Sequence[Equation], values: set[Fraction]) -> list[bool]:
     """For each equation, whether it gives one of the values, or something that a later such equation uses.
 
-    The values are the known ones: to find one of them again is a check, and no error.
+    The values are the known ones: to find one of them again is a check, and no error. What counts is what an equation
+    should give, so that a slip does not make the steps before it look useless.
     """
     leading, useful = [False] * len(equations), set(values)
     for at in range(len(equations) - 1, -1, -1):
-        if results([equations[at]]) & useful and holds(equations[at]):
+        if _should_give(equations[at]) & useful:
             leading[at] = True
             useful |= operand_values(equations[at])
     return leading
+
+
+def _should_give(equation: Equation) -> set[Fraction]:
+    if holds(equation):
+        return results([equation])
+    try:
+        return {evaluate(equation.expression)}
+    except ZeroDivisionError:
+        return set()
 
 
 def _unsupported(equation: Equation, known: set[Fraction]) -> Number | None:
@@ -160,7 +170,8 @@ def _equation_fault(equation: Equation, known: set[Fraction], next_line: Line | 
     if odd is not None:
         why = f"The number {odd.text} is not in the question and is no earlier result."
         knowledge = "Every number comes from the question or from an earlier step."
-        return Fault(*place, "unsupported quantity", why, knowledge, f"Find the number that belongs in place of {odd.text}.")
+        fix = f"Find the number that belongs in place of {odd.text}."
+        return Fault(*place, "unsupported quantity", why, knowledge, fix)
     aim = equation_text(next_line.equations[-1]) if next_line and next_line.equations else f"the answer {program.gold}"
     why = f"{equation_text(equation)} is true, but the question leads to {aim}."
     knowledge = "How to choose the numbers and the operation that the question tells."

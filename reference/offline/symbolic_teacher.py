@@ -50,7 +50,7 @@ _INVERSE = {"+": "-", "-": "+", "*": "/", "/": "*"}
 
 
 class SymbolicTeacher:
-    """Implements `interfaces.Teacher`. Where a solution cannot be read, every verb but `compress` raises UnusableAnswer."""
+    """Implements `interfaces.Teacher`. Verbs raise UnusableAnswer for a solution they cannot read."""
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed

@@ -208,7 +208,7 @@ def bridge_set(
 
 
 def medium_set(problems: Sequence[Problem], traces: Sequence[Trace], prompts: Prompts) -> list[SFTExample]:
-    """D_medium of Eq. 12: the teacher's traces of medium problems as they are."""
+    """D_medium of Eq. 12: the teacher's traces of medium problems, not bridged."""
     by_id = {problem.id: problem for problem in problems}
     return [full_example(by_id[trace.problem_id], trace.text, ExampleKind.MEDIUM, prompts) for trace in traces]
 

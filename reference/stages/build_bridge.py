@@ -22,9 +22,10 @@ STAGE = "3_bridge"
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the teacher's traces of hard problems are like for this student. None where there is no hard problem.
+    """What the teacher's traces of hard problems are like for this student (of all its traces where none is hard).
 
-    `tau_difficulty` is in nats per token, `tau_length` in the student's tokens, `tau_steps` in units.
+    `tau_difficulty` is in nats per token, `tau_length` in the student's tokens, `tau_steps` in units. None where the
+    teacher has written no trace at all.
     """
 
     tau_difficulty: float | None
@@ -52,7 +53,7 @@ def build_bridge(
     hard_ids = {record.problem_id for record in graded if record.group is DifficultyGroup.HARD}
     hard = [trace for trace in traces if trace.problem_id in hard_ids]
     scorer = PolicyStepScorer(frozen_policy(student.base, student.device), student)
-    calibration, measured = _calibrate(config, by_id, hard, scorer)
+    calibration, measured = _calibrate(config, by_id, hard or traces, scorer)
     write_whole(calibration_path, json.dumps({"used": asdict(calibration), "measured": measured}, indent=1) + "\n")
 
     bridged, rejected = stage.log("bridged.jsonl", BridgedTrace), stage.log("rejected.jsonl", Rejected)
@@ -75,17 +76,17 @@ def build_bridge(
 
 
 def _calibrate(
-    config: Config, by_id: dict[str, Problem], hard: Sequence[Trace], scorer: PolicyStepScorer
+    config: Config, by_id: dict[str, Problem], traces: Sequence[Trace], scorer: PolicyStepScorer
 ) -> tuple[Calibration, dict]:
     """Tables 8 and 9 for this student: the mean of each is the threshold unless one is given (ambiguity A16)."""
     losses: list[float] = []
-    for trace in with_progress(hard, len(hard), f"{STAGE}: token losses"):
+    for trace in with_progress(traces, len(traces), f"{STAGE}: token losses"):
         messages = student_messages(scorer.student.prompts, by_id[trace.problem_id])
         losses += [-logprob for logprob in scorer.token_logprobs(scorer.student.chat.step_ids(messages, "", trace.text))]
     measured = {
         "token_loss": _distribution(losses),
-        "tokens": _distribution([trace.num_tokens for trace in hard]),
-        "steps": _distribution([trace.num_steps for trace in hard]),
+        "tokens": _distribution([trace.num_tokens for trace in traces]),
+        "steps": _distribution([trace.num_steps for trace in traces]),
     }
     given = (config.bridge.tau_difficulty, config.recycling.tau_length, config.recycling.tau_steps)
     taus = [

@@ -6,6 +6,7 @@ from reference.engines.artifacts import RunFolder, read_records
 from reference.engines.progress import with_progress
 from reference.engines.student import Student
 from reference.interfaces import Teacher, UnusableAnswer
+from reference.paper.answers import extract_answer, is_correct
 from reference.paper.bridge import processed_trace, split_steps
 from reference.records import DifficultyGroup, Graded, Problem, Rejected, Trace
 
@@ -27,7 +28,7 @@ def distill_traces(
         if problem.id in traces or problem.id in rejected:
             continue
         try:
-            text = processed_trace([teacher.solve(problem)], problem.gold)
+            text = _solved(problem, teacher)
         except UnusableAnswer as error:
             rejected.add([Rejected(problem.id, str(error))])
             continue
@@ -35,3 +36,15 @@ def distill_traces(
     records = traces.finish()
     stage.finish({"traces": len(records), "rejected": len(rejected.finish())})
     return records
+
+
+def _solved(problem: Problem, teacher: Teacher) -> str:
+    """The teacher's trace, its last line in the form the verifier reads.
+
+    Raises:
+        UnusableAnswer: it gives no answer, or another than the gold one.
+    """
+    text = teacher.solve(problem)
+    if not is_correct(text, problem.gold):
+        raise UnusableAnswer(f"the trace answers {extract_answer(text)}, the gold answer is {problem.gold}")
+    return processed_trace([text], problem.gold)

@@ -32,6 +32,11 @@ def recycle_failures(
     if stage.is_done:
         records = read_records(stage.path / "diagnosed.jsonl", Diagnosed)
         return _examples(records, by_id, student)
+    if failed and (calibration.tau_length is None or calibration.tau_steps is None):
+        raise ValueError(
+            "near-miss scoring takes its thresholds from the teacher's traces (Table 9), and no problem needed one; "
+            "give --recycling.tau-length and --recycling.tau-steps"
+        )
     diagnosed, rejected = stage.log("diagnosed.jsonl", Diagnosed), stage.log("rejected.jsonl", Rejected)
     for group in with_progress(failed, len(failed), name):
         if group.problem_id in diagnosed or group.problem_id in rejected:

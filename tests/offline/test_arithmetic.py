@@ -74,7 +74,8 @@ def test_division_by_zero_has_no_value_and_no_equation_holds():
 
 
 @pytest.mark.parametrize(
-    "text", ["1 - (2 + 3)", "1 - (2 - 3)", "1 / (2 / 3)", "1 / (2 * 3)", "(1 + 2) * 3", "1 - 2 + 3", "2 * 3 / 4", "-2 * -3"]
+    "text",
+    ["1 - (2 + 3)", "1 - (2 - 3)", "1 / (2 / 3)", "1 / (2 * 3)", "(1 + 2) * 3", "1 - 2 + 3", "2 * 3 / 4", "-2 * -3"],
 )
 def test_writing_an_expression_keeps_its_value_and_adds_no_parentheses(text):
     assert format_expression(parse_expression(text)) == text

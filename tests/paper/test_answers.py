@@ -42,6 +42,7 @@ SEVENTY_TWO = [
     "He has 8 bags of 9.\n#### 72\n",
     "#### 72\r\nDone.",
     "#### 72\n\nThe other number is 5.",
+    "#### 72\n/ 3 is 24.",
     "#### 71\nNo, wait.\n#### 72",
     "#### 71 #### 72",
     "##### 72",

@@ -101,7 +101,7 @@ def scripted(trace, scores, rewrites=None):
         ("Step 1: x\nStep 2: y\nz", ["Step 1: x\n", "Step 2: y\nz"]),
         ("**Step 1** x\n**step 2:** y", ["**Step 1** x\n", "**step 2:** y"]),
         ("1. x\n2. y\n3. z", ["1. x\n", "2. y\n", "3. z"]),
-        ("1) x\n**2.** y", ["1) x\n", "**2.** y"]),
+        ("1) x\n2) y\n**3.** z", ["1) x\n", "2) y\n", "**3.** z"]),
         ("x = 1\n\ny = 2\n \n\nz = 3", ["x = 1\n\n", "y = 2\n \n\n", "z = 3"]),
         ("x = 1\r\n\r\ny = 2", ["x = 1\r\n\r\n", "y = 2"]),
         # headings before numbers, numbers before paragraphs

@@ -42,7 +42,7 @@ def test_it_grows_with_the_correct_samples_and_with_k():
 
 
 def test_large_counts_do_not_overflow():
-    assert pass_at_k(10_000, 1, 8) == pytest.approx(8 / 10_000, rel=1e-15)
+    assert pass_at_k(10_000, 1, 5_000) == 0.5
 
 
 @pytest.mark.parametrize(

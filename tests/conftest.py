@@ -1,0 +1,62 @@
+"""What several test files share: small random models, the stored base's chat, one thread."""
+
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import logging as transformers_logging
+
+from reference.engines.chat import Chat
+from reference.engines.hf_sampler import HFSampler
+from reference.engines.learner import save_checkpoint
+from reference.engines.student import Student
+from reference.offline.tiny_model import BASE_CHECKPOINT
+from reference.paper.prompts import Prompts
+
+torch.set_num_threads(1)  # on models of this size a second thread costs more than it brings
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="session")
+def chat():
+    """The tokenizer and the chat template of the offline world."""
+    return Chat.from_checkpoint(BASE_CHECKPOINT)
+
+
+@pytest.fixture(scope="session")
+def random_checkpoint(tmp_path_factory, chat):
+    """A function that gives a checkpoint folder of random weights; equal arguments give the same folder.
+
+    A wide initialisation makes the outputs vary from prompt to prompt; 0.02 makes them nearly uniform.
+    """
+    folders = {}
+
+    def make(seed=0, tied=True, spread=0.2):
+        if (seed, tied, spread) not in folders:
+            torch.manual_seed(seed)
+            config = Qwen2Config(
+                vocab_size=len(chat.tokenizer),
+                hidden_size=32,
+                intermediate_size=48,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                max_position_embeddings=512,
+                tie_word_embeddings=tied,
+                initializer_range=spread,
+            )
+            folder = tmp_path_factory.mktemp("model") / "checkpoint"
+            save_checkpoint(Qwen2ForCausalLM(config), chat, folder)
+            folders[seed, tied, spread] = folder
+        return folders[seed, tied, spread]
+
+    return make
+
+
+@pytest.fixture
+def random_student(random_checkpoint, chat):
+    """A student with random weights, sampled by the real sampler."""
+    base = random_checkpoint()
+    return Student(base, chat, Prompts(), HFSampler(chat.tokenizer, chat.end_ids, CPU, torch.float32), CPU)

@@ -1,0 +1,230 @@
+"""Which tokens of a chat are supervised: by the difference of two tokenisations, for two kinds of template."""
+
+from datetime import date
+
+import pytest
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import GenerationConfig, PreTrainedTokenizerFast
+
+from reference.engines.chat import Chat
+from reference.offline.tiny_model import CHAT_TEMPLATE
+from reference.records import Message
+
+QWEN_SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+LLAMA_SPECIALS = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|eom_id|>"]
+# As in Llama 3: the template writes the BOS and trims, headers close with a blank line, nothing follows the end of a turn.
+LLAMA_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message.role }}<|end_header_id|>\n\n"
+    "{{ message.content | trim }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+# Llama 3's own cut into pieces: line breaks stay together, and with the punctuation before them.
+PIECES = Regex(
+    r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QUESTION, ANSWER = Message("user", "What is 2 + 2?"), Message("assistant", "2 + 2 = 4\n#### 4")
+
+
+def byte_tokenizer(specials, **names):
+    """Byte-level BPE over a few words."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(PIECES, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=specials,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["What is the answer\n\n\nStep 1\n\nuser\nassistant\n"] * 9, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+@pytest.fixture(scope="module")
+def chatml():
+    tokenizer = byte_tokenizer(QWEN_SPECIALS, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return Chat(tokenizer, [tokenizer.eos_token_id])
+
+
+@pytest.fixture(scope="module")
+def llama():
+    """As Llama's own: the tokenizer puts a BOS before every text, and padding is the end of the turn."""
+    tokenizer = byte_tokenizer(
+        LLAMA_SPECIALS, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>", pad_token="<|eot_id|>"
+    )
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", 0)]
+    )
+    tokenizer.chat_template = LLAMA_TEMPLATE
+    return Chat(tokenizer, [3, 4])
+
+
+@pytest.fixture(params=["chatml", "llama"])
+def any_chat(request):
+    return request.getfixturevalue(request.param)
+
+
+def supervised(chat, example):
+    return list(example.token_ids[example.prompt_length :])
+
+
+def test_the_answer_and_the_end_of_its_turn_are_supervised_and_nothing_else(any_chat):
+    example = any_chat.example_ids([QUESTION, ANSWER])
+    content = any_chat.tokenizer(ANSWER.content, add_special_tokens=False)["input_ids"]
+    assert supervised(any_chat, example) == [*content, any_chat.tokenizer.eos_token_id]
+    assert any_chat.tokenizer.decode(content) == ANSWER.content
+
+
+def test_the_supervised_part_follows_the_prompt_that_the_sampler_reads(any_chat):
+    """RL and evaluation start from `prompt_ids`, so SFT has to teach what comes after exactly that."""
+    example = any_chat.example_ids([QUESTION, ANSWER])
+    assert list(example.token_ids[: example.prompt_length]) == any_chat.prompt_ids([QUESTION])
+
+
+def test_chatml_leaves_out_the_newline_behind_the_turn(chatml):
+    whole = chatml.tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}], return_dict=False
+    )
+    newline = chatml.tokenizer("\n")["input_ids"]
+    assert whole[-2:] == [chatml.tokenizer.eos_token_id, *newline]
+    example = chatml.example_ids([Message("user", "Hi"), Message("assistant", "Yes")])
+    assert list(example.token_ids) == whole[:-1]
+
+
+def test_there_is_one_bos_and_it_comes_from_the_template(llama):
+    assert llama.tokenizer("Hi")["input_ids"][0] == 0  # left to itself the tokenizer adds another
+    for ids in (llama.prompt_ids([QUESTION]), llama.example_ids([QUESTION, ANSWER]).token_ids):
+        assert list(ids).count(0) == 1 and ids[0] == 0
+    assert 0 not in llama.step_ids([QUESTION], "One.", "Two.").token_ids[1:]
+    assert llama.count("Hi") == len(llama.tokenizer("Hi", add_special_tokens=False)["input_ids"])
+
+
+def test_an_end_of_turn_that_is_also_the_padding_is_supervised(llama):
+    """Masks that look for the padding id lose the end of turn here: the model would never learn to stop."""
+    assert llama.tokenizer.pad_token_id == llama.tokenizer.eos_token_id
+    assert supervised(llama, llama.example_ids([QUESTION, ANSWER]))[-1] == llama.tokenizer.eos_token_id
+
+
+def test_only_the_last_turn_is_supervised(any_chat):
+    turns = [Message("system", "Be brief."), QUESTION, ANSWER, Message("user", "Why?"), Message("assistant", "Sums.")]
+    example = any_chat.example_ids(turns)
+    assert any_chat.tokenizer.decode(supervised(any_chat, example)[:-1]) == "Sums."
+    assert list(example.token_ids[: example.prompt_length]) == any_chat.prompt_ids(turns[:-1])
+
+
+@pytest.mark.parametrize("content", ["4", "", " 4", "4 ", "4\n", "\u20ac 5 \u2028", "a" * 300])
+def test_any_answer_keeps_the_prompt_as_it_is(any_chat, content):
+    example = any_chat.example_ids([QUESTION, Message("assistant", content)])
+    assert list(example.token_ids[: example.prompt_length]) == any_chat.prompt_ids([QUESTION])
+    kept = content.strip() if "trim" in any_chat.tokenizer.chat_template else content
+    assert any_chat.tokenizer.decode(supervised(any_chat, example)[:-1]) == kept
+    assert supervised(any_chat, example)[-1] == any_chat.tokenizer.eos_token_id
+
+
+def test_the_stored_base_masks_like_chatml(chat):
+    example = chat.example_ids([QUESTION, ANSWER])
+    assert chat.tokenizer.decode(supervised(chat, example)) == "2 + 2 = 4\n#### 4<|im_end|>"
+    assert chat.tokenizer.decode(example.token_ids[: example.prompt_length]).endswith("<|im_start|>assistant\n")
+
+
+def test_a_template_that_never_ends_the_turn_is_refused(chatml):
+    tokenizer = byte_tokenizer(QWEN_SPECIALS, eos_token="<|im_end|>")
+    tokenizer.chat_template = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    tokenizer.chat_template += "{% if add_generation_prompt %}assistant: {% endif %}"
+    with pytest.raises(ValueError, match="end-of-turn"):
+        Chat(tokenizer, [tokenizer.eos_token_id]).example_ids([QUESTION, ANSWER])
+
+
+def test_a_template_that_rewrites_the_prompt_is_refused():
+    """Some templates drop or add a part of the prompt once there is an answer: then no mask is right."""
+    tokenizer = byte_tokenizer(QWEN_SPECIALS, eos_token="<|im_end|>")
+    tokenizer.chat_template = "{{ messages | length }}" + CHAT_TEMPLATE
+    with pytest.raises(ValueError, match="unanswered prompt"):
+        Chat(tokenizer, [tokenizer.eos_token_id]).example_ids([QUESTION, ANSWER])
+
+
+@pytest.mark.parametrize("turns", [[], [QUESTION], [QUESTION, ANSWER, QUESTION]])
+def test_an_example_without_an_answer_is_refused(chatml, turns):
+    with pytest.raises(ValueError, match="assistant message"):
+        chatml.example_ids(turns)
+
+
+def test_a_template_that_prints_the_date_prints_the_same_one_every_day(llama):
+    """Llama 3.2's template writes today's date: SFT and RL on two days would read two prompts."""
+    tokenizer = byte_tokenizer(LLAMA_SPECIALS, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>")
+    tokenizer.chat_template = (
+        "{% if not date_string is defined %}{% if strftime_now is defined %}"
+        '{% set date_string = strftime_now("%d %b %Y") %}{% else %}{% set date_string = "26 Jul 2024" %}'
+        "{% endif %}{% endif %}Today Date: {{ date_string }}" + LLAMA_TEMPLATE
+    )
+    chat = Chat(tokenizer, [3])
+    prompt = tokenizer.decode(chat.prompt_ids([QUESTION]))
+    whole = tokenizer.decode(chat.example_ids([QUESTION, ANSWER]).token_ids)
+    assert "Today Date: " in prompt and date.today().strftime("%d %b %Y") not in prompt + whole
+
+
+def test_a_steps_tokens_are_those_behind_its_context(any_chat):
+    context, step = "Step 1: 2 + 2 = 4", "Step 2: 4 + 1 = 5"
+    example = any_chat.step_ids([QUESTION], context, step)
+    prompt = any_chat.prompt_ids([QUESTION])
+    written = list(example.token_ids[len(prompt) :])
+    assert list(example.token_ids[: len(prompt)]) == prompt
+    assert written == any_chat.tokenizer(f"{context}\n\n{step}", add_special_tokens=False)["input_ids"]
+    assert any_chat.tokenizer.decode(supervised(any_chat, example)) == step
+
+
+def test_without_a_context_the_whole_text_is_the_step(any_chat):
+    example = any_chat.step_ids([QUESTION], "", "Step 1: 2 + 2 = 4")
+    assert example.prompt_length == len(any_chat.prompt_ids([QUESTION]))
+    assert any_chat.tokenizer.decode(supervised(any_chat, example)) == "Step 1: 2 + 2 = 4"
+
+
+def test_a_token_across_the_border_counts_to_the_step(chatml):
+    """A22: three line breaks are one token of this tokenizer, and the third belongs to the step."""
+    border = chatml.tokenizer("\n\n\n")["input_ids"]
+    assert len(border) == 1
+    example = chatml.step_ids([QUESTION], "One.", "\nTwo.")
+    assert supervised(chatml, example)[0] == border[0]
+    assert chatml.tokenizer.decode(supervised(chatml, example)) == "\n\n\nTwo."
+
+
+def test_a_letter_of_several_bytes_is_not_cut_at_the_border(any_chat):
+    example = any_chat.step_ids([QUESTION], "5 \u20ac", "\u20ac 6")
+    assert any_chat.tokenizer.decode(supervised(any_chat, example)) == "\u20ac 6"
+
+
+def saved(tokenizer, folder, **generation):
+    tokenizer.save_pretrained(folder)
+    if generation:
+        GenerationConfig(**generation).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("listed", "expected"), [([3, 4], (3, 4)), (4, (4,))])
+def test_all_end_ids_of_the_generation_config_are_taken(llama, tmp_path, listed, expected):
+    assert Chat.from_checkpoint(saved(llama.tokenizer, tmp_path, eos_token_id=listed)).end_ids == expected
+
+
+def test_without_a_generation_config_the_tokenizer_names_the_end(llama, tmp_path):
+    assert Chat.from_checkpoint(saved(llama.tokenizer, tmp_path)).end_ids == (3,)
+
+
+def test_a_turn_that_ends_with_the_second_end_id_is_found(llama, tmp_path):
+    llama_with_eom = Chat.from_checkpoint(saved(llama.tokenizer, tmp_path, eos_token_id=[3, 4]))
+    llama_with_eom.tokenizer.chat_template = LLAMA_TEMPLATE.replace("<|eot_id|>", "<|eom_id|>")
+    assert supervised(llama_with_eom, llama_with_eom.example_ids([QUESTION, ANSWER]))[-1] == 4
+
+
+def test_a_checkpoint_that_cannot_chat_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="cannot load a tokenizer"):
+        Chat.from_checkpoint(tmp_path)
+    without_template = byte_tokenizer(QWEN_SPECIALS, eos_token="<|im_end|>")
+    with pytest.raises(ValueError, match="chat template"):
+        Chat.from_checkpoint(saved(without_template, tmp_path / "a"))
+    without_end = byte_tokenizer(QWEN_SPECIALS)
+    without_end.chat_template = CHAT_TEMPLATE
+    with pytest.raises(ValueError, match="end-of-sequence"):
+        Chat.from_checkpoint(saved(without_end, tmp_path / "b"))

@@ -1,0 +1,314 @@
+"""The command line: every mistake is one sentence on stderr and exit code 2."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from reference import cli
+from reference.cli import main, nearest, parse
+from reference.config import TINY, flatten
+from reference.engines.artifacts import StageFolder
+from reference.stages.plan import stage_names
+
+GOOD = '{"question": "What is 2 + 2?", "answer": "2 + 2 = <<2+2=4>>4\\n#### 4"}\n'
+
+
+class Recorded:
+    """Stands in for `run_paper`: remembers that it was called, and with what."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, run, config, world):
+        self.calls.append((run, config, world))
+
+
+@pytest.fixture
+def in_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refused(arguments, capsys):
+    """The one sentence that the command is refused with; nothing was run and nothing was written."""
+    recorded = Recorded()
+    before = sorted(Path.cwd().rglob("*"))
+    assert main(arguments, recorded) == 2
+    assert recorded.calls == []
+    assert sorted(Path.cwd().rglob("*")) == before
+    error = capsys.readouterr().err
+    assert error.startswith("run_paper: ") and error.count("\n") == 1 and "Traceback" not in error
+    return error
+
+
+def test_no_argument_is_the_preset_tiny():
+    preset, command = parse([])
+    assert preset == "tiny" and command.config == TINY
+    assert (command.out, command.stages, command.redo, command.dry_run) == ("", (), None, False)
+
+
+def test_each_setting_can_be_overridden_by_its_name():
+    _, command = parse(["tiny", "--grpo.kl-coef", "0", "--sft.betas", "0.8", "0.99", "--data.limit", "7", "--seed", "3"])
+    changed = {name: value for name, value in flatten(command.config).items() if value != flatten(TINY)[name]}
+    assert changed == {"grpo.kl_coef": 0.0, "sft.betas": (0.8, 0.99), "data.limit": 7, "seed": 3}
+
+
+def test_stages_redo_and_out():
+    _, command = parse(["tiny", "--stages", "1_difficulty", "iter1", "--redo", "3_bridge", "--out", "x", "--dry-run"])
+    assert command.stages == ("1_difficulty", "iter1")
+    assert (command.redo, command.out, command.dry_run) == ("3_bridge", "x", True)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("--grpo.kl-coeff", "--grpo.kl-coef"),
+        ("--grpo.cl-coef=1", "--grpo.kl-coef"),
+        ("--data.limits", "--data.limit"),
+        ("--redoo", "--redo"),
+        ("--dryrun", "--dry-run"),
+        ("--kl-coef", "--grpo.kl-coef"),
+    ],
+)
+def test_an_unknown_setting_names_the_nearest(given, meant, in_folder, capsys):
+    error = refused(["tiny", given, "0"], capsys)
+    assert repr(given.partition("=")[0]) in error and repr(meant) in error
+
+
+def test_an_unknown_preset_names_the_nearest(in_folder, capsys):
+    error = refused(["tinny"], capsys)
+    assert "'tinny'" in error and "'tiny'" in error
+
+
+def test_nearest_always_finds_a_name():
+    assert nearest("zzz", ["abc", "xyz"]) in ("abc", "xyz")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--grpo.lr", "fast"], ["--grpo.batch-size", "1.5"], ["--sft.betas", "0.9"], ["--seed"]]
+)
+def test_a_value_of_the_wrong_type_ends_with_code_2(arguments, in_folder, capsys):
+    recorded = Recorded()
+    with pytest.raises(SystemExit) as caught:
+        main(["tiny", *arguments], recorded)
+    assert caught.value.code == 2
+    assert recorded.calls == [] and list(in_folder.iterdir()) == []
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_help_names_the_papers_tables(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"], Recorded())
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    assert "Table 5" in shown and "Table 6" in shown
+    for name in flatten(TINY):
+        assert f"--{name.replace('_', '-')}" in shown
+
+
+def test_a_dry_run_lists_all_stages_and_makes_nothing(in_folder, capsys):
+    recorded = Recorded()
+    assert main(["tiny", "--dry-run", "--data.limit", "20", "--data.test-limit", "5"], recorded) == 0
+    assert recorded.calls == [] and list(in_folder.iterdir()) == []
+    shown = capsys.readouterr().out
+    listed = [line.split()[0] for line in shown.splitlines() if line and line.split()[0] in stage_names(TINY)]
+    assert listed == stage_names(TINY)
+    assert "20 problems" in shown and str(20 * 16) in shown  # difficulty: n = 16 responses to each
+    assert "25 problems" in shown and str(25 + 5 * 16) in shown  # evaluation: greedy on 5 x 5, 16 samples on the first
+    assert "teacher calls" in shown and "MiB" in shown
+
+
+def test_a_dry_run_shows_a_shorter_plan_for_fewer_iterations(in_folder, capsys):
+    main(["tiny", "--dry-run", "--iterations", "1", "--data.limit", "20", "--data.test-limit", "5"], Recorded())
+    shown = capsys.readouterr().out
+    assert "iter1/3_grpo" in shown and "iter2" not in shown and "4_recycle" not in shown
+
+
+SMALL = ["--data.limit", "3", "--data.test-limit", "2", "--out", "run"]
+
+
+def test_a_run_gets_its_problems_its_benchmarks_and_its_folder(in_folder, capsys):
+    recorded = Recorded()
+    assert main(["tiny", *SMALL], recorded) == 0
+    run, config, world = recorded.calls[0]
+    assert run.path == Path("run") and config.data.limit == 3
+    assert len(world.problems) == 3 and world.num_too_long == 0
+    assert [len(problems) for problems in world.benchmarks.values()] == [2] * 5
+    assert list(world.benchmarks)[0] == "test"
+    assert len((in_folder / "run" / "problems.jsonl").read_text().splitlines()) == 3
+    assert json.loads((in_folder / "run" / "config.json").read_text())["data.limit"] == 3
+    assert json.loads((in_folder / "run" / "environment.json").read_text())["torch"]
+    assert capsys.readouterr().out.startswith("tiny in run on cpu: 3 training problems")
+
+
+def test_a_changed_setting_is_refused_with_both_values(in_folder, capsys):
+    main(["tiny", *SMALL], Recorded())
+    capsys.readouterr()
+    error = refused(["tiny", *SMALL, "--grpo.kl-coef", "0.5"], capsys)
+    assert "grpo.kl_coef" in error and "0.001" in error and "0.5" in error and "--redo" in error
+
+
+def test_redo_frees_a_setting_that_no_kept_stage_has_read(in_folder, capsys):
+    """`--redo iter1/3_grpo` may come with another kl_coef, as long as only later stages read it."""
+
+    def difficulty_only(run, config, world):
+        stage = run.stage("1_difficulty", ("seed", "difficulty"), {})
+        if not stage.is_done:
+            stage.finish({"problems": 3})
+
+    assert main(["tiny", *SMALL], difficulty_only) == 0
+    redo = ["tiny", *SMALL, "--redo", "iter1/3_grpo"]
+    assert main([*redo, "--grpo.kl-coef", "0.5"], Recorded()) == 0
+    capsys.readouterr()
+    error = refused([*redo, "--grpo.kl-coef", "0.5", "--difficulty.num-samples", "4"], capsys)
+    assert "difficulty.num_samples" in error and "16" in error and "4" in error
+    assert json.loads(Path("run/config.json").read_text())["grpo.kl_coef"] == 0.5
+
+
+def test_an_unknown_stage_lists_those_that_there_are(in_folder, capsys):
+    for option in ("--stages", "--redo"):
+        error = refused(["tiny", *SMALL, option, "2_tracez"], capsys)
+        assert "'2_tracez'" in error and "2_traces" in error and "iter2/3_grpo" in error
+
+
+def test_only_the_stages_that_were_asked_for_are_run(in_folder, capsys):
+    ran = []
+
+    def two_stages(run, config, world):
+        for name in ("1_difficulty", "2_traces"):
+            stage = run.stage(name, (), {})
+            assert isinstance(stage, StageFolder)
+            ran.append(name)
+            stage.finish({"items": 1})
+
+    assert main(["tiny", *SMALL, "--stages", "1_difficulty"], two_stages) == 0
+    assert ran == ["1_difficulty"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (GOOD + "not json\n", "line 2"),
+        (GOOD + GOOD + '{"question": "?"}\n', "line 3"),
+        ('{"question": "What?", "answer": "four"}\n', "line 1"),
+        (GOOD + '{"question": "", "answer": "#### 4"}\n', "line 2"),
+        (GOOD + '["question", "answer"]\n', "line 2"),
+        (GOOD + '{"question": "What?", "answer": 4}\n', "line 2"),
+        ("", "holds no problems"),
+    ],
+)
+def test_a_bad_line_of_data_is_named(lines, says, in_folder, capsys):
+    (in_folder / "data.jsonl").write_text(lines)
+    error = refused(["tiny", "--data.train", "data.jsonl", "--out", "run"], capsys)
+    assert "data.jsonl" in error and says in error
+
+
+def test_bytes_that_are_no_text_are_named(in_folder, capsys):
+    (in_folder / "data.jsonl").write_bytes(GOOD.encode() + b'{"question": "\xff", "answer": "#### 4"}\n')
+    assert "data.jsonl" in refused(["tiny", "--data.train", "data.jsonl", "--out", "run"], capsys)
+
+
+def test_every_kind_of_line_break_inside_a_question_is_kept(in_folder):
+    """JSON may hold U+2028 or U+0085 as they are: only a newline ends a line of JSONL."""
+    question = "What is\u20282 +\x85 2?\x1c"
+    line = json.dumps({"question": question, "answer": "#### 4"}, ensure_ascii=False).replace("\\u001c", "")
+    (in_folder / "data.jsonl").write_text(line + "\n", encoding="utf-8")
+    recorded = Recorded()
+    assert main(["tiny", "--data.train", "data.jsonl", "--data.test-limit", "2", "--out", "run"], recorded) == 0
+    assert recorded.calls[0][2].problems[0].question == question.replace("\x1c", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--data.train", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--data.train", ""], "--data.train"),
+        (["--data.tests", "nowhere.jsonl"], "NAME=PATH"),
+        (["--data.tests", "gsm8k=nowhere.jsonl"], "nowhere.jsonl"),
+        (["--model.path", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["--data.prompts", "nowhere"], "nowhere"),
+        (["--data.max-prompt-tokens", "5"], "--data.max-prompt-tokens"),
+        (["--grpo.mini-batch-size", "17"], "--grpo.mini-batch-size"),
+        (["--grpo.num-rollouts", "1"], "--grpo.num-rollouts"),
+        (["--evaluation.pass-samples", "4"], "--evaluation.pass-samples"),
+        (["--iterations", "0"], "--iterations"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_runs(arguments, says, in_folder, capsys):
+    assert says in refused(["tiny", *SMALL, *arguments], capsys)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("data.limit", "-3"),  # a slice would take all but the last three
+        ("data.limit", "0"),
+        ("data.test-limit", "0"),
+        ("difficulty.num-samples", "0"),
+        ("difficulty.max-new-tokens", "0"),
+        ("sft.batch-size", "0"),
+        ("sft.save-every", "0"),
+        ("grpo.mini-batch-size", "0"),
+        ("grpo.save-every", "0"),
+        ("grpo.max-new-tokens", "0"),
+        ("sampler-rows", "0"),
+    ],
+)
+def test_a_size_that_is_not_positive_is_said_before_anything_runs(setting, value, in_folder, capsys):
+    assert f"--{setting}" in refused(["tiny", *SMALL, f"--{setting}", value], capsys)
+
+
+def test_a_bad_prompt_template_names_what_it_lacks(in_folder, capsys):
+    (in_folder / "prompts").mkdir()
+    (in_folder / "prompts" / "student.txt").write_text("Solve it.")
+    error = refused(["tiny", *SMALL, "--data.prompts", "prompts"], capsys)
+    assert "'student'" in error and "{question}" in error
+    (in_folder / "prompts" / "student.txt").rename(in_folder / "prompts" / "studend.txt")
+    assert "'student'" in refused(["tiny", *SMALL, "--data.prompts", "prompts"], capsys)
+
+
+def test_a_good_prompt_template_reaches_the_student(in_folder):
+    (in_folder / "prompts").mkdir()
+    (in_folder / "prompts" / "student.txt").write_text("Now then: {question}")
+    recorded = Recorded()
+    assert main(["tiny", *SMALL, "--data.prompts", "prompts"], recorded) == 0
+    world = recorded.calls[0][2]
+    read = world.student.chat.tokenizer.decode(world.student.prompt_ids(world.problems[0]))
+    assert f"Now then: {world.problems[0].question}" in read
+
+
+def test_problems_that_are_too_long_are_left_out_and_counted(in_folder, capsys):
+    long = json.dumps({"question": "many words " * 500, "answer": "#### 4"}) + "\n"
+    (in_folder / "data.jsonl").write_text(GOOD + long + GOOD)
+    recorded = Recorded()
+    main(["tiny", "--data.train", "data.jsonl", "--data.test-limit", "2", "--out", "run"], recorded)
+    world = recorded.calls[0][2]
+    assert [problem.id for problem in world.problems] == ["data-00000", "data-00002"] and world.num_too_long == 1
+    assert "2 training problems, 1 left out" in capsys.readouterr().out
+
+
+def test_an_interruption_ends_with_code_130_and_a_full_disk_with_2(in_folder, capsys):
+    def interrupted(run, config, world):
+        raise KeyboardInterrupt
+
+    def full(run, config, world):
+        raise OSError("No space left on device")
+
+    assert main(["tiny", *SMALL], interrupted) == 130
+    assert "run the same command again" in capsys.readouterr().err
+    assert main(["tiny", *SMALL], full) == 2
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def test_our_own_mistakes_keep_their_traceback(in_folder):
+    def broken(run, config, world):
+        raise AssertionError("ours")
+
+    with pytest.raises(AssertionError):
+        main(["tiny", *SMALL], broken)
+
+
+def test_the_device_needs_of_a_model_that_is_not_here_yet_are_left_open():
+    config = cli.Config()
+    assert "is not in a local folder" in cli.device_needs(config)
