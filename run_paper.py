@@ -1,8 +1,8 @@
 """Figure 2 of "Learning What to Learn" (arXiv 2606.04466) in code, one line a box.
 
-    accelerate launch run_paper.py                      the whole method on the offline world, preset `tiny`
-    accelerate launch run_paper.py tiny --dry-run       what it would do
-    accelerate launch run_paper.py tiny --grpo.kl-coef 0 --out runs/without_kl
+accelerate launch run_paper.py                      the whole method on the offline world, preset `tiny`
+accelerate launch run_paper.py tiny --dry-run       what it would do
+accelerate launch run_paper.py tiny --grpo.kl-coef 0 --out runs/without_kl
 """
 
 import sys
@@ -53,7 +53,9 @@ def run_paper(run: RunFolder, config: Config, world: World) -> None:
 
         if t < config.iterations:
             name = f"iter{t}/4_recycle"
-            recycled = recycle_failures(run, config, name, problems, failed, taus, student, teacher)  # Eqs. 15-19, 29-34
+            recycled = recycle_failures(
+                run, config, name, problems, failed, taus, student, teacher
+            )  # Eqs. 15-19, 29-34
 
 
 if __name__ == "__main__":

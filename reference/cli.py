@@ -35,7 +35,7 @@ class Command:
     """Only these stages (`iter1` is all of iter1/...); what they need must be done."""
     redo: str | None = None
     """Throw away this stage and all after it, and run them again."""
-    dry_run: bool = False
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Show stages, sizes and expected teacher calls; run nothing."""
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
@@ -60,9 +60,13 @@ def parse(arguments: Sequence[str]) -> tuple[str, Command]:
         return_unknown_args=True,
     )
     if unknown:
-        names = [f"--{name.replace('_', '-')}" for name in (*flatten(command.config), "out", "stages", "redo", "dry_run")]
+        names = [
+            f"--{name.replace('_', '-')}" for name in (*flatten(command.config), "out", "stages", "redo", "dry_run")
+        ]
         given = unknown[0].partition("=")[0]
-        raise ValueError(f"there is no setting {given!r}; the nearest name is {nearest(given, names)!r} (--help lists all)")
+        raise ValueError(
+            f"there is no setting {given!r}; the nearest name is {nearest(given, names)!r} (--help lists all)"
+        )
     return preset, command
 
 

@@ -4,7 +4,7 @@ A field's docstring is its help text on the command line. Sizes that the paper l
 that argues for them (docs/ambiguities.md).
 """
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from reference.config import Config
+from reference.config import Config, flatten
 from reference.engines.benchmarks import read_gsm8k
 from reference.engines.chat import Chat
 from reference.engines.hf_sampler import HFSampler
@@ -15,8 +15,7 @@ from reference.interfaces import Teacher
 from reference.offline import word_problems
 from reference.offline.symbolic_teacher import SymbolicTeacher
 from reference.offline.tiny_model import BASE_CHECKPOINT
-from reference.paper.prompts import Prompts, replace_templates
-from reference.paper.prompts import student_messages
+from reference.paper.prompts import Prompts, replace_templates, student_messages
 from reference.records import Problem
 
 OFFLINE = "offline"
@@ -59,15 +58,23 @@ def connect(config: Config, device: torch.device, rollout_dtype: torch.dtype) ->
 
 
 def check(config: Config) -> None:
-    """Settings that contradict each other, found before anything is loaded."""
+    """Settings that cannot be, or contradict each other, found before anything is loaded. Raises ValueError."""
+    for name, value in flatten(config).items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, int) and name not in ("seed", "evaluation.pass_samples") and value < 1:
+            raise ValueError(f"{option} must be at least 1, got {value}")
+        if name.endswith(("temperature", ".lr")) and not value > 0:
+            raise ValueError(f"{option} must be above 0, got {value}")
+        if name.endswith("top_p") and not 0 < value <= 1:
+            raise ValueError(f"{option} must be above 0 and at most 1, got {value}")
     if config.grpo.num_rollouts < 2:
-        raise ValueError(f"--grpo.num-rollouts must be at least 2 (Eq. 23 needs a deviation), got {config.grpo.num_rollouts}")
-    if 0 < config.evaluation.pass_samples < 8:
+        raise ValueError(
+            f"--grpo.num-rollouts must be at least 2 (Eq. 23 needs a deviation), got {config.grpo.num_rollouts}"
+        )
+    if config.evaluation.pass_samples < 0 or 0 < config.evaluation.pass_samples < 8:
         raise ValueError(
             f"--evaluation.pass-samples must be 0 (no pass@8) or at least 8, got {config.evaluation.pass_samples}"
         )
-    if config.iterations < 1:
-        raise ValueError(f"--iterations must be at least 1, got {config.iterations}")
     if config.grpo.mini_batch_size > config.grpo.batch_size:
         raise ValueError(
             f"--grpo.mini-batch-size {config.grpo.mini_batch_size} is larger than --grpo.batch-size "

@@ -1,4 +1,4 @@
-"""The only sockets: what the method needs from the outside. Two implementations fit each; the paper's code sees neither."""
+"""The only sockets: what the method needs from the outside, whoever provides it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

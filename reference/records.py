@@ -4,7 +4,7 @@ A record never changes meaning on its way: a reward stays a reward, an accuracy 
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import TypeVar
 
@@ -12,7 +12,19 @@ import cattrs
 
 Record = TypeVar("Record")
 
+
+def _exactly(value: object, kind: type) -> object:
+    """A value of just this type: a record is read as it was written, nothing is converted on the way."""
+    if kind is float and type(value) is int:
+        return float(value)  # JSON knows one kind of number
+    if type(value) is not kind:
+        raise ValueError(f"expected {kind.__name__}, got {value!r}")
+    return value
+
+
 _converter = cattrs.Converter(forbid_extra_keys=True)
+for _kind in (str, int, float, bool):
+    _converter.register_structure_hook(_kind, _exactly)
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,7 @@ class DifficultyGroup(StrEnum):
 
 @dataclass(frozen=True)
 class Graded:
-    """A problem's difficulty for the base model. `accuracy` is the paper's rho(q) of Eq. 3 (rho of Eq. 24 is `ratio`)."""
+    """A problem's difficulty for the base model. `accuracy` is rho(q) of Eq. 3 (rho of Eq. 24 is `ratio`)."""
 
     problem_id: str
     num_samples: int
@@ -217,10 +229,15 @@ class Evaluation:
     pass_at_8: float | None = None
 
 
+for _names in (DifficultyGroup, Action, ExampleKind):
+    _converter.register_structure_hook(_names, lambda value, names: names(value))
+
+
 def to_json(record) -> str:
-    """One line of JSON, without a newline; fields that are None are left out."""
-    present = {name: value for name, value in asdict(record).items() if value is not None}
-    return json.dumps(present, ensure_ascii=False, allow_nan=False)
+    """One line of JSON, without a newline; what is None by default and still None is left out."""
+    optional = {field.name for field in fields(record) if field.default is None}
+    values = {name: value for name, value in asdict(record).items() if value is not None or name not in optional}
+    return json.dumps(values, ensure_ascii=False, allow_nan=False)
 
 
 def from_json(record_type: type[Record], line: str) -> Record:
@@ -230,7 +247,10 @@ def from_json(record_type: type[Record], line: str) -> Record:
         ValueError: the line is not JSON, or not this record: an unknown, a missing or a mistyped field.
     """
     try:
-        return _converter.structure(json.loads(line), record_type)
-    except (json.JSONDecodeError, cattrs.BaseValidationError) as error:
+        values = json.loads(line)
+        if not isinstance(values, dict):
+            raise ValueError("expected a JSON object")
+        return _converter.structure(values, record_type)
+    except (ValueError, cattrs.BaseValidationError) as error:
         reason = "; ".join(cattrs.transform_error(error)) if isinstance(error, cattrs.BaseValidationError) else error
         raise ValueError(f"not a {record_type.__name__} record: {reason}, in {line[:80]!r}") from error

@@ -64,6 +64,8 @@ class RecordLog(Generic[Record]):
         self.partial = path.with_name(path.name + ".partial")
         self.record_type = record_type
         self.records: dict[str, Record] = {}
+        if path.exists():  # finished before its stage was
+            self.records = {record.problem_id: record for record in read_records(path, record_type)}
         if self.partial.exists():
             self._read_partial()
 
@@ -74,7 +76,7 @@ class RecordLog(Generic[Record]):
         if len(whole) < len(content):
             with open(self.partial, "r+b") as file:
                 file.truncate(len(whole))
-        for line in whole.decode("utf-8").splitlines():
+        for line in whole.decode("utf-8").split("\n")[:-1]:  # splitlines() would cut at other signs too
             record = from_json(self.record_type, line)
             self.records[record.problem_id] = record
 
@@ -106,7 +108,7 @@ class StepLog:
         self.partial = path.with_name(path.name + ".partial")
         self.rows: list[dict] = []
         if num_steps:
-            with open(self.partial, encoding="utf-8") as file:
+            with open(self.partial if self.partial.exists() else path, encoding="utf-8") as file:
                 self.rows = [json.loads(next(file)) for _ in range(num_steps)]
 
     def add(self, row: Mapping[str, object]) -> None:
@@ -212,7 +214,9 @@ class RunFolder:
             return
         before = json.loads(path.read_text())
         kept = self.plan[: self._first(redo)] if redo else []
-        bound = {name for stage in kept for name in self._receipt_settings(stage)} if redo else {*before, *self.settings}
+        bound = (
+            {name for stage in kept for name in self._receipt_settings(stage)} if redo else {*before, *self.settings}
+        )
         for name in sorted(bound):
             if before.get(name) != self.settings.get(name):
                 raise ValueError(

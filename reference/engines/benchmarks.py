@@ -14,13 +14,12 @@ def read_gsm8k(path: Path, name: str, limit: int | None = None) -> list[Problem]
         ValueError: no such file, no problem in it, or a line that is not such a record, with its number.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ValueError(f"cannot read the problems in {path} ({error.strerror}); give a JSONL file") from error
-    problems = [_problem(line, f"{name}-{at:05d}", f"{path}, line {at + 1}") for at, line in enumerate(lines[:limit])]
-    if not problems:
+        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read the problems in {path} ({error}); give a JSONL file in UTF-8") from error
+    if lines == [""]:
         raise ValueError(f"{path} holds no problems; give a JSONL file with at least one")
-    return problems
+    return [_problem(line, f"{name}-{at:05d}", f"{path}, line {at + 1}") for at, line in enumerate(lines[:limit])]
 
 
 def _problem(line: str, problem_id: str, where: str) -> Problem:

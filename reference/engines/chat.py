@@ -56,7 +56,7 @@ class Chat:
         """A supervised chat, cut after the token that ends the assistant's last turn.
 
         Raises:
-            ValueError: the last turn is not the assistant's, or the template does not write it as prompt + answer + end.
+            ValueError: the last turn is not the assistant's, or the template does not write prompt + answer + end.
         """
         if not messages or messages[-1].role != "assistant":
             raise ValueError("an SFT example ends with an assistant message")

@@ -1,9 +1,7 @@
 """Accelerate: the device, the processes, the optimizer step. The only file that imports it."""
 
-from accelerate import Accelerator
-from accelerate.utils import set_seed
-
 import torch
+from accelerate import Accelerator
 
 
 class Process:

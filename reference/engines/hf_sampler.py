@@ -78,7 +78,9 @@ class _ReservedLayer(DynamicLayer):
 class HFSampler:
     """Implements `interfaces.Sampler` on one device."""
 
-    def __init__(self, tokenizer, end_ids: Sequence[int], device: torch.device, dtype: torch.dtype, max_rows: int = 256):
+    def __init__(
+        self, tokenizer, end_ids: Sequence[int], device: torch.device, dtype: torch.dtype, max_rows: int = 256
+    ):
         self.tokenizer = tokenizer
         self.device = device
         self.dtype = dtype
@@ -169,7 +171,9 @@ class HFSampler:
         mask_PL = at_L[None, :] >= pads[:, None]
         causal_LL = at_L[None, :] <= at_L[:, None]
         # A padding position sees itself: a row of the attention that sees nothing would be NaN.
-        seen_P1LL = (causal_LL & mask_PL[:, None, :] | torch.eye(longest, dtype=torch.bool, device=self.device))[:, None]
+        seen_P1LL = (causal_LL & mask_PL[:, None, :] | torch.eye(longest, dtype=torch.bool, device=self.device))[
+            :, None
+        ]
         positions_PL = (at_L[None, :] - pads[:, None]).clamp(min=0)
         layers = [_ReservedLayer(longest + max_new_tokens) for _ in range(self.model.config.num_hidden_layers)]
         cache = Cache(layers=layers)

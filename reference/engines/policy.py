@@ -6,7 +6,7 @@ nothing before it. The vocabulary head runs on supervised positions only.
 Shapes: B sequences, T positions, N supervised tokens, V words.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ def load_causal_lm(checkpoint: Path | str, dtype: torch.dtype) -> PreTrainedMode
         return AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"cannot load a model from {str(checkpoint)!r}: expected a folder with config.json and safetensors weights, "
+            f"cannot load a model from {str(checkpoint)!r}: expected a folder with config.json and safetensors, "
             f"or the name of a model that can be downloaded ({error})"
         ) from error
 

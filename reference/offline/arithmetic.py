@@ -237,9 +237,7 @@ def single_operations(expression: Operation) -> list[Operation]:
     is left inside the operation that uses it, so that no written equation is false. Raises ZeroDivisionError.
     """
     found: list[Operation] = []
-    last = Operation(
-        expression.operator, _calculated(expression.left, found), _calculated(expression.right, found)
-    )
+    last = Operation(expression.operator, _calculated(expression.left, found), _calculated(expression.right, found))
     return [*found, last]
 
 

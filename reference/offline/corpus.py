@@ -5,9 +5,9 @@ rate of slips were fixed before any run was measured (docs/offline_world.md).
 """
 
 import re
+from dataclasses import dataclass
 from random import Random
 
-from reference.interfaces import UnusableAnswer
 from reference.offline.arithmetic import evaluate, parse_expression
 from reference.offline.solution_program import read_program
 from reference.offline.symbolic_teacher import SymbolicTeacher
@@ -22,23 +22,34 @@ STYLE_SHARES = (0.65, 0.15, 0.10, 0.10)
 
 _EQUATION = re.compile(r"(?<![0-9.])([0-9]+(?: [-+*/] [0-9]+)+) = ([0-9]+)(?![0-9])")
 _NUMBER = re.compile(r"(?<!Step )(?<![0-9])[0-9]+(?![0-9])")
+_ANNOTATED = re.compile(r"<<([^=]*)=")
+_OPERATOR = re.compile(r"[-+*/]")
 _SLIPS = (-10, -2, -1, 1, 2, 10)
 
 
-def pretraining_chats(count: int, seed: int) -> list[tuple[Message, ...]]:
+@dataclass(frozen=True)
+class Lesson:
+    """One solved problem as a chat, and how many operations it takes."""
+
+    chat: tuple[Message, ...]
+    num_operations: int
+
+
+def pretraining_lessons(count: int, seed: int) -> list[Lesson]:
     """`count` problems of the split `pretrain`, each with one solution."""
     teacher, prompts = SymbolicTeacher(seed), Prompts()
-    chats = []
+    lessons = []
     for problem in generate("pretrain", count, seed):
         rng = Random(f"{seed}:corpus:{problem.id}")
-        style = rng.choices(STYLES, STYLE_SHARES)[0]
-        try:
-            solution = solution_in(style, problem, teacher)
-        except UnusableAnswer:
-            continue
-        text = with_slips(solution, rng, SLIP_RATE)
-        chats.append((*student_messages(prompts, problem), Message("assistant", text)))
-    return chats
+        solution = solution_in(rng.choices(STYLES, STYLE_SHARES)[0], problem, teacher)
+        answer = Message("assistant", with_slips(solution, rng, SLIP_RATE))
+        lessons.append(Lesson((*student_messages(prompts, problem), answer), num_operations(problem)))
+    return lessons
+
+
+def num_operations(problem: Problem) -> int:
+    """How many single operations the solution's annotations hold."""
+    return sum(len(_OPERATOR.findall(expression)) for expression in _ANNOTATED.findall(problem.solution))
 
 
 def solution_in(style: str, problem: Problem, teacher: SymbolicTeacher) -> str:

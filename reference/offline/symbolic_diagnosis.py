@@ -83,9 +83,7 @@ def diagnose_response(problem: Problem, program: Program, response: str) -> Diag
 def _first_faulty(problem: Problem, program: Program, equations: Sequence[Equation]) -> int:
     """The index of the first faulty equation, or their number if none is. The gold solution's own are never faulty."""
     gold = {
-        equation_text(equation)
-        for line in program.lines
-        for equation in (*line.equations, *find_equations(line.text))
+        equation_text(equation) for line in program.lines for equation in (*line.equations, *find_equations(line.text))
     }
     known = _known(problem, program, [])
     leading = _leading_to(equations, known)

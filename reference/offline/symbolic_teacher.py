@@ -196,7 +196,7 @@ def _stated_numbers(text: str) -> set[Fraction]:
         if is_answer_line(line):
             continue
         for equation in reversed(find_equations(line)):
-            line = f"{line[:equation.start]} {line[equation.result_start:]}"
+            line = f"{line[: equation.start]} {line[equation.result_start :]}"
         numbers |= written_numbers(STEP_HEAD.sub("", line))
     return numbers
 

@@ -10,21 +10,23 @@ smaller model.
 import argparse
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from random import Random
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+import transformers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from reference.engines.batches import pad_right, response_mask
+from reference.engines.batches import in_batches, pad_right, response_mask
 from reference.engines.chat import Chat, TokenizedExample
 from reference.engines.learner import save_checkpoint
 from reference.engines.policy import Policy
 from reference.engines.progress import with_progress
-from reference.offline.corpus import pretraining_chats
-from reference.records import Message
+from reference.offline.corpus import Lesson, pretraining_lessons
 
 BASE_CHECKPOINT = Path(__file__).with_name("tiny_base")
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -33,15 +35,23 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# Every digit is a token of its own; a space belongs to the word or digit behind it.
-_PIECES = Regex(r" ?[0-9]| ?[A-Za-z]+|\n+| ?[^\sA-Za-z0-9]+|\s+")
+STEPS, BATCH_SIZE = 7000, 16
+FIRST_STEPS, FIRST_OPERATIONS = 1600, 2  # the first steps see short problems only: copying numbers comes before chains
 
 
 def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
-    """Byte-level BPE: all 256 bytes are in it, so that any text can be read and written."""
+    """Byte-level BPE: all 256 bytes are in it, so that any text can be read and written.
+
+    Qwen2's own way to cut text into pieces, with each digit for itself: `AutoTokenizer` puts it into every Qwen2
+    checkpoint, whatever the checkpoint's tokenizer.json says.
+    """
     tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(_PIECES, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -75,78 +85,82 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(config)
 
 
-def pretrain(policy: Policy, examples: Sequence[TokenizedExample], *, steps: int, batch_size: int, seed: int) -> None:
-    """Next-token loss on the solutions, averaged over tokens; lr 3e-3 down to 8e-4 along a cosine."""
+def pretrain(policy: Policy, batches: Sequence[Sequence[TokenizedExample]]) -> None:
+    """One step a batch: next-token loss on the solutions, averaged over tokens; lr 3e-3 down to 8e-4 along a cosine."""
     peak, floor, warmup = 3e-3, 8e-4, 100
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=peak, betas=(0.9, 0.95), weight_decay=0.1)
-    batches = _similar_lengths(examples, batch_size, Random(seed))
+    device = torch.device("cpu")
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=peak, betas=(0.9, 0.95), weight_decay=0.01)
     policy.train()
-    for step in with_progress(range(steps), steps, "pre-training"):
-        batch = [examples[index] for index in batches[step % len(batches)]]
+    for step, batch in with_progress(list(enumerate(batches)), len(batches), "pre-training"):
         lengths = [len(example.token_ids) for example in batch]
-        ids_BT = pad_right([example.token_ids for example in batch], torch.device("cpu"))
-        mask_BT = response_mask([example.prompt_length for example in batch], lengths, torch.device("cpu"))
+        ids_BT = pad_right([example.token_ids for example in batch], device)
+        mask_BT = response_mask([example.prompt_length for example in batch], lengths, device)
         logprobs_BT, _ = policy(ids_BT, mask_BT)
         loss = -logprobs_BT.sum() / mask_BT.sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
-        scale = min(1.0, (step + 1) / warmup)
-        annealed = floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        annealed = floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * step / len(batches)))
         for group in optimizer.param_groups:
-            group["lr"] = scale * annealed
+            group["lr"] = min(1.0, (step + 1) / warmup) * annealed
         optimizer.step()
 
 
-def _similar_lengths(examples: Sequence[TokenizedExample], batch_size: int, rng: Random) -> list[list[int]]:
-    """Batches without much padding, in random order: shuffle, sort stretches of 50 batches by length, shuffle batches."""
-    order = list(range(len(examples)))
-    rng.shuffle(order)
-    stretch = 50 * batch_size
-    batches = []
-    for begin in range(0, len(order), stretch):
-        part = sorted(order[begin : begin + stretch], key=lambda index: len(examples[index].token_ids))
-        batches += [part[at : at + batch_size] for at in range(0, len(part), batch_size)]
-    rng.shuffle(batches)
-    return batches
+def curriculum(lessons: Sequence[Lesson], examples: Sequence[TokenizedExample], seed: int) -> list[list]:
+    """The batches of all steps: short problems first, then all of them, as often as needed."""
+    rng = Random(seed)
+    short = [
+        example for example, lesson in zip(examples, lessons, strict=True) if lesson.num_operations <= FIRST_OPERATIONS
+    ]
+    first = list(islice(_endless_batches(short, rng), FIRST_STEPS))
+    return first + list(islice(_endless_batches(examples, rng), STEPS - FIRST_STEPS))
 
 
-def make_base(out: Path, *, num_problems: int, steps: int, batch_size: int, seed: int) -> None:
+def _endless_batches(examples: Sequence[TokenizedExample], rng: Random) -> Iterator[list[TokenizedExample]]:
+    """Epoch after epoch, without much padding: shuffle, sort stretches of 50 batches by length, shuffle batches."""
+    while True:
+        order = list(examples)
+        rng.shuffle(order)
+        batches = []
+        for stretch in in_batches(order, 50 * BATCH_SIZE):
+            batches += in_batches(sorted(stretch, key=lambda example: len(example.token_ids)), BATCH_SIZE)
+        rng.shuffle(batches)
+        yield from batches
+
+
+def make_base(out: Path, *, num_problems: int, seed: int) -> None:
     """Corpus -> tokenizer -> model -> checkpoint folder."""
     torch.manual_seed(seed)
+    transformers.logging.disable_progress_bar()
     started = time.monotonic()
-    chats = pretraining_chats(num_problems, seed)
-    tokenizer = train_tokenizer([_as_text(chat) for chat in chats[:20_000]])
+    lessons = pretraining_lessons(num_problems, seed)
+    tokenizer = train_tokenizer([_as_text(lesson) for lesson in lessons[:20_000]])
     chat = Chat(tokenizer, [tokenizer.eos_token_id])
-    examples = [chat.example_ids(messages) for messages in chats]
+    examples = [chat.example_ids(lesson.chat) for lesson in lessons]
     tokens = sum(len(example.token_ids) for example in examples)
-    print(f"{len(examples)} chats, {tokens / len(examples):.0f} tokens each, {time.monotonic() - started:.0f} s")
+    print(f"{len(examples)} problems, {tokens / len(examples):.0f} tokens each, {time.monotonic() - started:.0f} s")
     model = new_model(tokenizer)
-    pretrain(Policy(model), examples, steps=steps, batch_size=batch_size, seed=seed)
+    pretrain(Policy(model), curriculum(lessons, examples, seed))
     save_checkpoint(model, chat, out)
-    print(f"{sum(weight.numel() for weight in model.parameters())} parameters, {time.monotonic() - started:.0f} s, {out}")
+    print(
+        f"{sum(weight.numel() for weight in model.parameters())} parameters, {time.monotonic() - started:.0f} s, {out}"
+    )
 
 
-def _as_text(chat: Sequence[Message]) -> str:
-    return "\n".join(message.content for message in chat)
+def _as_text(lesson: Lesson) -> str:
+    """What the tokenizer learns its words from: the roles of the chat as well as what is said."""
+    return "\n".join(f"{message.role}\n{message.content}" for message in lesson.chat)
 
 
 def main() -> None:
+    """Read the command line and make the base."""
     parser = argparse.ArgumentParser(description="Make the offline world's base model.")
     parser.add_argument("--out", type=Path, default=BASE_CHECKPOINT, help="checkpoint folder to write")
     parser.add_argument("--problems", type=int, default=60_000, help="distinct problems to read")
-    parser.add_argument("--steps", type=int, default=1200, help="optimizer steps")
-    parser.add_argument("--batch-size", type=int, default=64, help="problems in a step")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    make_base(
-        arguments.out,
-        num_problems=arguments.problems,
-        steps=arguments.steps,
-        batch_size=arguments.batch_size,
-        seed=arguments.seed,
-    )
+    make_base(arguments.out, num_problems=arguments.problems, seed=arguments.seed)
 
 
 if __name__ == "__main__":

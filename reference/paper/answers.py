@@ -7,11 +7,14 @@ here any way of writing the same decimal is the same answer (ambiguity A48).
 import re
 
 # What may stand between the mark and the number: spaces, bold, currency, LaTeX wrappers.
-_WRAPPERS = r"(?:[ \t*_`$(\[{]|\\(?:boxed|mathbf|text)\{|\\[$(\[!,;])*"
+# Possessive (*+), since a model in training writes thousands of spaces.
+_WRAPPERS = r"(?:[ \t\u00a0*_`$\u20ac\u00a3(\[{]|\\(?:boxed|mathbf|text)\{|\\[$(\[!,;])*+"
 # The number ends here: not inside a longer number, a fraction, a time or a power of ten.
-_END = r"(?![0-9]|[.,][0-9]|\s*[/:^]\s*[0-9]|[eE][+-]?[0-9])"
+_END = r"(?![0-9]|[.,][0-9]|[ \t]+[0-9]|\s*[/:^]\s*[0-9]|[eE][+-]?[0-9])"
+_NUMBERED_HEADING = re.compile(r"#+\s*[0-9]+[.)]\s+\S")
 _ANSWER = re.compile(
-    rf"{_WRAPPERS}(?P<sign>[+\-\u2212]?){_WRAPPERS}(?P<whole>[0-9]{{1,3}}(?:,[0-9]{{3}})+|[0-9]*)(?:\.(?P<part>[0-9]+))?{_END}"
+    rf"{_WRAPPERS}(?P<sign>[+\-\u2212]?){_WRAPPERS}"
+    rf"(?P<whole>[0-9]{{1,3}}(?:,[0-9]{{3}})+|[0-9]*)(?:\.(?P<part>[0-9]+))?{_END}"
 )
 ANSWER_MARK = "####"
 
@@ -31,10 +34,18 @@ def extract_answer(text: str) -> str | None:
     """Ans(o): the number that follows the last `####` on its line, as a normalised decimal string.
 
     Tolerates `$`, thousands commas, spaces, a trailing full stop, bold, `\\boxed{}` and a unit behind the number.
-    A fraction, a time or a number in scientific notation is no decimal: None. Never raises.
+    A fraction, a time, a number in scientific notation or two numbers in a row are no decimal: None. Never raises.
     """
     before, mark, after = text.rpartition(ANSWER_MARK)
     return normalize_number(after.split("\n", 1)[0]) if mark else None
+
+
+def gold_number(gold: str) -> str:
+    """a* as a plain decimal. Raises ValueError where it is no decimal number: then nothing can be judged by it."""
+    number = normalize_number(gold)
+    if number is None:
+        raise ValueError(f"the gold answer {gold!r} is not a decimal number; mend or remove the problem")
+    return number
 
 
 def is_correct(response: str, gold: str) -> bool:
@@ -43,10 +54,7 @@ def is_correct(response: str, gold: str) -> bool:
     Raises:
         ValueError: `gold` is not a decimal number; a wrong gold answer must not pass for a wrong response.
     """
-    expected = normalize_number(gold)
-    if expected is None:
-        raise ValueError(f"the gold answer {gold!r} is not a decimal number; mend or remove the problem")
-    return extract_answer(response) == expected
+    return extract_answer(response) == gold_number(gold)
 
 
 def reward(response: str, gold: str) -> float:
@@ -55,6 +63,8 @@ def reward(response: str, gold: str) -> float:
 
 
 def is_answer_line(line: str) -> bool:
-    """Whether a line is a final answer such as `#### 72`, and not a fourth-level heading such as `#### Step 2`."""
+    """Whether a line is a final answer such as `#### 72`, and no heading such as `#### Step 2` or `#### 2. Check`."""
     stripped = line.strip().strip("*").strip()
-    return stripped.startswith(ANSWER_MARK) and extract_answer(stripped) is not None
+    if not stripped.startswith(ANSWER_MARK) or _NUMBERED_HEADING.match(stripped):
+        return False
+    return extract_answer(stripped) is not None

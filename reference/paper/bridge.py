@@ -1,4 +1,4 @@
-"""Section 3.2 and Appendix C.1: Bridge, which makes a teacher's trace of a hard problem learnable (Eqs. 4-13, Algorithm 1).
+"""Section 3.2 and Appendix C.1: Bridge makes a teacher's trace of a hard problem learnable (Eqs. 4-13, Algorithm 1).
 
 Text in, text out: the teacher and the student's step scorer come in as arguments, so that Algorithm 1 needs no model.
 """
@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from reference.interfaces import StepScorer, Teacher, UnusableAnswer
-from reference.paper.answers import extract_answer, is_answer_line, normalize_number
+from reference.paper.answers import extract_answer, gold_number, is_answer_line
 from reference.paper.prompts import Prompts, next_step_messages, student_messages
 from reference.records import (
     Action,
@@ -37,8 +37,8 @@ _UNIT_STARTS = (
 def split_steps(trace: str) -> list[str]:
     """Eq. (4): C = [s_1, ..., s_m], the trace cut into coherent reasoning units.
 
-    Lossless: `"".join(split_steps(trace)) == trace`. Cuts at headings; without two units then at numbered steps; else at
-    blank lines. The `#### answer` line belongs to the unit before it. An empty trace has no steps.
+    Lossless: `"".join(split_steps(trace)) == trace`. Cuts at headings; without two units then at numbered steps; else
+    at blank lines. The `#### answer` line belongs to the unit before it. An empty trace has no steps.
     """
     for starts in _UNIT_STARTS:
         units = _cut(trace, [match.end() for match in starts.finditer(trace)])
@@ -48,8 +48,9 @@ def split_steps(trace: str) -> list[str]:
 
 
 def _cut(trace: str, starts: Sequence[int]) -> list[str]:
-    """Cut at the starts that begin a unit: not before the first word, not at an answer line."""
-    starts = [at for at in starts if trace[:at].strip() and not is_answer_line(trace[at:].split("\n", 1)[0])]
+    """Cut at the starts that begin a unit: not before the first or behind the last word, not at an answer line."""
+    inner = [at for at in starts if trace[:at].strip() and trace[at:].strip()]
+    starts = [at for at in inner if not is_answer_line(trace[at:].split("\n", 1)[0])]
     bounds = [0, *starts, len(trace)]
     return [trace[begin:end] for begin, end in zip(bounds[:-1], bounds[1:], strict=True)]
 
@@ -133,16 +134,16 @@ def apply_action(action: Action, problem: Problem, context: str, step: str, teac
 
 
 def processed_trace(processed: Sequence[str], gold: str) -> str:
-    """Eq. (10): C~ = [s~_1, ..., s~_m'] as one text that ends in `#### a*`, the form the verifier reads (ambiguity A19).
+    """Eq. (10): C~ = [s~_1, ..., s~_m'] as one text that ends in `#### a*`, as the verifier reads it (ambiguity A19).
 
     Raises:
         UnusableAnswer: a step states another final answer than the gold one.
     """
     lines = "".join(processed).strip().split("\n")
-    answer_line = f"#### {normalize_number(gold)}"
+    answer_line = f"#### {gold_number(gold)}"
     stated = [line for line in lines if is_answer_line(line)]
     for line in stated:
-        if extract_answer(line) != normalize_number(gold):
+        if extract_answer(line) != gold_number(gold):
             raise UnusableAnswer(f"the trace states {line.strip()!r}, but the gold answer is {gold}")
     if len(stated) == 1 and lines[-1] == answer_line:
         return "\n".join(lines)
@@ -160,7 +161,7 @@ def bridge_trace(
         ValueError: the trace has no steps.
     """
     originals = split_steps(trace)
-    if not originals:
+    if not trace.strip():
         raise ValueError(f"the trace of problem {problem.id} is empty; distil it again")
     processed: list[str] = []  # line 6: C~
     bridged: list[BridgedStep] = []
@@ -199,9 +200,7 @@ def bridge_examples(problem: Problem, bridged: BridgedTrace, prompts: Prompts) -
     return examples
 
 
-def bridge_set(
-    problems: Sequence[Problem], bridged: Sequence[BridgedTrace], prompts: Prompts
-) -> list[SFTExample]:
+def bridge_set(problems: Sequence[Problem], bridged: Sequence[BridgedTrace], prompts: Prompts) -> list[SFTExample]:
     """Eq. (11): D_bridge over all hard problems that have a bridged trace, local samples included (Appendix C.1)."""
     by_id = {problem.id: problem for problem in problems}
     return [example for trace in bridged for example in bridge_examples(by_id[trace.problem_id], trace, prompts)]

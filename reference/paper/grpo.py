@@ -1,6 +1,6 @@
 """Appendix B.3, the GRPO objective (Eqs. 22-28). Eq. 22, the sampling, is `difficulty.sample_responses`.
 
-Where the frameworks differ: verl and TRL average over the tokens of the whole batch by default, verl clips a second time
+Where the frameworks differ: verl and TRL average over the tokens of the whole batch by default, verl clips once more
 at ratio 3 for negative advantages and clamps the KL term. Eqs. 25 to 27 do none of this, and neither do we
 (ambiguities A31, A33, A34).
 
@@ -65,7 +65,7 @@ def grpo_objective(
     """Eq. (27): J = E[ (1/G) sum_i (1/|o_i|) sum_t (L_CLIP - beta L_KL) ], [B, T] x 3, [B], [B, T] -> scalar.
 
     All groups have G responses, so that the mean over prompts and responses is one mean over B. `mask_BT` is 1 on the
-    tokens of o_i, its end of turn included. beta = `kl_coef`, Table 6.
+    tokens of o_i, its end of turn included; elsewhere the log-probabilities must be finite. beta = `kl_coef`, Table 6.
     """
     clip_BT = clipped_term(policy_ratio(logprobs_BT, old_logprobs_BT), advantages_B, clip_eps)
     kl_BT = low_variance_kl(logprobs_BT, ref_logprobs_BT)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from reference.interfaces import Teacher, UnusableAnswer
-from reference.paper.answers import extract_answer, normalize_number
+from reference.paper.answers import extract_answer, gold_number
 from reference.paper.bridge import split_steps
 from reference.paper.prompts import Prompts, diagnose_student_messages, repair_messages, student_messages
 from reference.records import Completion, Diagnosis, ExampleKind, Message, Problem, RolloutGroup, SFTExample
@@ -118,7 +118,7 @@ def parse_diagnosis(text: str, response: str, gold: str) -> Diagnosis:
     """
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError: bad JSON, or a number of thousands of digits
         raise UnusableAnswer(f"the diagnosis is not JSON ({error}): {text[:80]!r}") from error
     if not isinstance(values, dict):
         raise UnusableAnswer(f"the diagnosis must be a JSON object, got {text[:80]!r}")
@@ -139,12 +139,12 @@ def validate_diagnosis(values: Mapping[str, object], response: str, gold: str) -
             raise UnusableAnswer(f"the diagnosis field {key!r} must be a text that is not empty, got {value!r}")
     diagnosis = Diagnosis(**values)
     if len(diagnosis.first_error) > MAX_EXCERPT:
-        raise UnusableAnswer(f"first_error has {len(diagnosis.first_error)} characters, at most {MAX_EXCERPT} are allowed")
+        raise UnusableAnswer(f"first_error has {len(diagnosis.first_error)} characters, at most {MAX_EXCERPT} count")
     if diagnosis.first_error not in response:
         raise UnusableAnswer(f"first_error is no excerpt of the response: {diagnosis.first_error!r}")
     last_line = diagnosis.short_correct_reasoning.rstrip().rsplit("\n", 1)[-1]
-    if last_line != f"#### {normalize_number(gold)}":
-        raise UnusableAnswer(f"short_correct_reasoning must end in '#### {normalize_number(gold)}', got {last_line!r}")
+    if last_line != f"#### {gold_number(gold)}":
+        raise UnusableAnswer(f"short_correct_reasoning must end in '#### {gold_number(gold)}', got {last_line!r}")
     return diagnosis
 
 

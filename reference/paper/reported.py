@@ -282,32 +282,22 @@ TABLE_12: tuple[BridgedUnit, ...] = (
         Action.LOCALIZE,
     ),
     BridgedUnit(
-        "### Step 1: Put the soda into the equation for the total\n"
-        "Write 3w - 6 for s:\n"
-        "w + (3w - 6) = 54",
+        "### Step 1: Put the soda into the equation for the total\nWrite 3w - 6 for s:\nw + (3w - 6) = 54",
         StepScores(importance=1.00, jumpiness=0.25, difficulty=1.3356),
         Action.LOCALIZE,
     ),
     BridgedUnit(
-        "### Step 2: Simplify\n"
-        "w + 3w - 6 = 54\n"
-        "4w - 6 = 54",
+        "### Step 2: Simplify\nw + 3w - 6 = 54\n4w - 6 = 54",
         StepScores(importance=0.75, jumpiness=0.25, difficulty=0.8654),
         Action.KEEP,
     ),
     BridgedUnit(
-        "### Step 3: Find w\n"
-        "Add 6 on both sides: 4w = 60\n"
-        "Divide both sides by 4: w = 15",
+        "### Step 3: Find w\nAdd 6 on both sides: 4w = 60\nDivide both sides by 4: w = 15",
         StepScores(importance=1.00, jumpiness=0.25, difficulty=1.2773),
         Action.LOCALIZE,
     ),
     BridgedUnit(
-        "### Step 4: Check\n"
-        "- Water: 15 oz\n"
-        "- Soda: 3(15) - 6 = 45 - 6 = 39 oz\n"
-        "- Total: 15 + 39 = 54 oz ✓\n"
-        "#### 15",
+        "### Step 4: Check\n- Water: 15 oz\n- Soda: 3(15) - 6 = 45 - 6 = 39 oz\n- Total: 15 + 39 = 54 oz ✓\n#### 15",
         StepScores(importance=0.25, jumpiness=0.25, difficulty=0.3166),
         Action.COMPRESS,
     ),

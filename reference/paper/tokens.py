@@ -26,15 +26,20 @@ def head_logprobs(
 ) -> torch.Tensor:
     """`token_logprobs(hidden @ head.T, targets)` without the [N, V] table: [N, D], [V, D], [N] -> [N].
 
-    Only `CHUNK` rows of logits exist at a time, in the forward and in the backward. Call it inside the model's forward:
-    under FSDP the head's weight exists nowhere else.
+    Only `CHUNK` rows of logits exist at a time, in the forward and in the backward. In float32 at least, also under
+    autocast: a log-probability must not depend on how many rows it was computed with. Call it inside the model's
+    forward: under FSDP the head's weight exists nowhere else.
     """
-    if head_VD.shape[0] <= SMALL_VOCABULARY or len(targets_N) <= CHUNK:
-        return token_logprobs(hidden_ND @ head_VD.T, targets_N, temperature)
-    if hasattr(F, "linear_cross_entropy"):  # torch >= 2.13
-        options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=CHUNK)
-        return -F.linear_cross_entropy(hidden_ND / temperature, head_VD, targets_N, reduction="none", options=options)
-    return _checkpointed_head_logprobs(hidden_ND, head_VD, targets_N, temperature)
+    with torch.autocast(hidden_ND.device.type, enabled=False):
+        precise = torch.promote_types(hidden_ND.dtype, torch.float32)
+        hidden_ND, head_VD = hidden_ND.to(precise), head_VD.to(precise)
+        if head_VD.shape[0] <= SMALL_VOCABULARY or len(targets_N) <= CHUNK:
+            return token_logprobs(hidden_ND @ head_VD.T, targets_N, temperature)
+        if hasattr(F, "linear_cross_entropy"):  # torch >= 2.13
+            options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=CHUNK)
+            scaled_ND = hidden_ND / temperature
+            return -F.linear_cross_entropy(scaled_ND, head_VD, targets_N, reduction="none", options=options)
+        return _checkpointed_head_logprobs(hidden_ND, head_VD, targets_N, temperature)
 
 
 def _checkpointed_head_logprobs(
@@ -51,7 +56,8 @@ def _checkpointed_head_logprobs(
 
 def token_entropy(logits_NV: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
     """-sum_v p_v log p_v of softmax(z / temperature): [..., V] -> [...], in nats. A diagnostic, not in any loss."""
-    logp_NV = torch.log_softmax(logits_NV.float() / temperature, dim=-1)
+    logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
+    logp_NV = torch.log_softmax(logits_NV / temperature, dim=-1)
     return -(logp_NV.exp() * logp_NV).sum(-1)
 
 

@@ -1,4 +1,4 @@
-"""Section 3.2 and Appendix C.1: hard traces through Algorithm 1, with thresholds measured on this model (Tables 8, 9)."""
+"""Section 3.2 and Appendix C.1: hard traces through Algorithm 1, thresholds measured on this model (Tables 8, 9)."""
 
 import json
 from collections import Counter
@@ -60,9 +60,7 @@ def build_bridge(
     for trace in with_progress(hard, len(hard), STAGE):
         if trace.problem_id in bridged or trace.problem_id in rejected:
             continue
-        thresholds = Thresholds(
-            config.bridge.tau_importance, config.bridge.tau_jumpiness, calibration.tau_difficulty
-        )
+        thresholds = Thresholds(config.bridge.tau_importance, config.bridge.tau_jumpiness, calibration.tau_difficulty)
         try:
             bridged.add([bridge_trace(by_id[trace.problem_id], trace.text, teacher, scorer, thresholds)])
         except UnusableAnswer as error:
@@ -82,7 +80,9 @@ def _calibrate(
     losses: list[float] = []
     for trace in with_progress(traces, len(traces), f"{STAGE}: token losses"):
         messages = student_messages(scorer.student.prompts, by_id[trace.problem_id])
-        losses += [-logprob for logprob in scorer.token_logprobs(scorer.student.chat.step_ids(messages, "", trace.text))]
+        losses += [
+            -logprob for logprob in scorer.token_logprobs(scorer.student.chat.step_ids(messages, "", trace.text))
+        ]
     measured = {
         "token_loss": _distribution(losses),
         "tokens": _distribution([trace.num_tokens for trace in traces]),

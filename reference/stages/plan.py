@@ -60,7 +60,9 @@ def expected_work(
     sampled = len(next(iter(benchmarks.values()), [])) * config.evaluation.pass_samples
     table = {
         "1_difficulty": Expected("", f"{n} problems", rollouts=n * config.difficulty.num_samples),
-        "2_traces": Expected("", f"{medium + hard} traces", 0, medium + hard, round((medium + hard) * (question + trace))),
+        "2_traces": Expected(
+            "", f"{medium + hard} traces", 0, medium + hard, round((medium + hard) * (question + trace))
+        ),
         "3_bridge": Expected("", f"{hard} traces, {judged} steps", 0, bridge_calls, bridge_tokens),
         "1_medium": Expected("", f"{medium} samples"),
         "2_bridge": Expected("", f"{hard} traces and their local samples"),

@@ -48,7 +48,12 @@ def recycle_failures(
     records = diagnosed.finish()
     examples = _examples(records, by_id, student)
     stage.finish(
-        {"failed": len(failed), "diagnosed": len(records), "rejected": len(rejected.finish()), "examples": len(examples)}
+        {
+            "failed": len(failed),
+            "diagnosed": len(records),
+            "rejected": len(rejected.finish()),
+            "examples": len(examples),
+        }
     )
     return examples
 

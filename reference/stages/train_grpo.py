@@ -52,7 +52,6 @@ def train_grpo(
         stage.finish({"problems": 0, "steps": 0}, note="no response was ever right, the model stays as it was")
         return start
     rows = _train(stage, config.seed, config.grpo, start, problems, student)
-    (stage.path / "state.pt").unlink(missing_ok=True)
     tenth = max(1, len(rows) // 10)
     stage.finish(
         {
@@ -63,6 +62,7 @@ def train_grpo(
             "truncated responses": sum(row["num_truncated"] for row in rows),
         }
     )
+    (stage.path / "state.pt").unlink(missing_ok=True)
     return checkpoint
 
 

@@ -50,8 +50,8 @@ def train_sft(
         stage.finish({**counts, "steps": 0}, note="nothing to learn from, the model stays as it was")
         return start
     losses = _train(stage, config.seed, config.sft, start, tokenized.examples, student)
-    (stage.path / "state.pt").unlink(missing_ok=True)
     stage.finish({**counts, "steps": len(losses), "nats per token at the last step": round(losses[-1], 3)})
+    (stage.path / "state.pt").unlink(missing_ok=True)
     return checkpoint
 
 
@@ -94,7 +94,9 @@ def _train(
     batches = _batches(examples, settings, seed, stage.name)
     for step, batch in with_progress(list(enumerate(batches, start=1))[first:], len(batches) - first, stage.name):
         scale = cosine_schedule(step, len(batches), settings.warmup_ratio, settings.min_lr_ratio)
-        log.add(sft_step(learner, batch, settings.max_tokens_per_batch, scale) | {"step": step, "lr": settings.lr * scale})
+        log.add(
+            sft_step(learner, batch, settings.max_tokens_per_batch, scale) | {"step": step, "lr": settings.lr * scale}
+        )
         if step % settings.save_every == 0:
             log.flush()
             learner.save_state(state_path, {"steps": step})

@@ -121,15 +121,6 @@ def test_a_sample_of_exactly_the_limit_is_not_truncated(chat):
     assert (below.num_truncated, below.num_empty) == (1, 0)
 
 
-def test_an_answer_that_keeps_its_answer_line_is_not_lost(chat):
-    """Only the tail behind `#### 2` goes."""
-    example = example_of("one", "#### 2")
-    tokens = chat.example_ids(example.messages)
-    found = tokenize([example], chat, len(tokens.token_ids) - 1)  # the end of the turn alone is cut
-    kept = chat.tokenizer.decode(found.examples[0].token_ids[found.examples[0].prompt_length :])
-    assert (kept, found.num_truncated, found.num_answers_lost) == ("#### 2", 1, 0)
-
-
 NAME = "iter1/1_sft/1_medium"
 SETTINGS = Config(sft=SFTConfig(batch_size=2, lr=1e-3, save_every=2, epochs=2))
 

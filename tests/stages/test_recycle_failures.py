@@ -1,0 +1,82 @@
+"""Recycling: every failed problem is diagnosed or rejected with a reason, and nothing is asked twice."""
+
+import json
+
+import pytest
+
+from reference.config import Config, RecyclingConfig
+from reference.engines.artifacts import RunFolder, read_records, write_records, write_whole
+from reference.interfaces import UnusableAnswer
+from reference.records import Completion, Diagnosed, ExampleKind, Problem, Rejected, RolloutGroup
+from reference.stages.build_bridge import Calibration
+from reference.stages.recycle_failures import recycle_failures
+
+NAME = "iter1/4_recycle"
+PROBLEMS = [Problem(f"p{n}", f"What is {n} + 1?", str(n + 1)) for n in range(3)]
+SHORT, LONG = Completion((1,) * 3, "no idea", True), Completion((1,) * 50, "It is 9\n#### 9", True)
+FAILED = [RolloutGroup(problem.id, (SHORT, LONG), (0.0, 0.0)) for problem in PROBLEMS]
+
+
+class Diagnosing:
+    """A teacher that diagnoses, but for the problems it is told to leave out."""
+
+    def __init__(self, leaves_out=()):
+        self.leaves_out, self.asked = leaves_out, []
+
+    def diagnose(self, problem, response):
+        self.asked.append((problem.id, response))
+        if problem.id in self.leaves_out:
+            raise UnusableAnswer("no readable solution")
+        names = ("error_type", "why_wrong", "missing_knowledge", "minimal_fix", "correct_next_step")
+        values = {"first_error": "It is 9", **dict.fromkeys(names, "text")}
+        return json.dumps({**values, "short_correct_reasoning": f"Sum.\n#### {problem.gold}"})
+
+
+def recycled(path, student, teacher, calibration=Calibration(1.0, 100.0, 5.0), config=Config()):
+    run = RunFolder(path, {"seed": 1}, [NAME], say=lambda line: None)
+    write_records(path / "iter1" / "2_filter" / "rollouts.jsonl", FAILED)
+    write_whole(path / "3_bridge" / "calibration.json", "{}")
+    return recycle_failures(run, config, NAME, PROBLEMS, FAILED, calibration, student, teacher)
+
+
+def test_each_failed_problem_gives_three_examples_from_its_near_miss(random_student, tmp_path):
+    teacher = Diagnosing()
+    examples = recycled(tmp_path, random_student, teacher)
+    assert teacher.asked == [(problem.id, LONG.text) for problem in PROBLEMS]
+    assert [example.kind for example in examples] == [ExampleKind.DIAGNOSTIC, ExampleKind.REPAIR, ExampleKind.NEW] * 3
+    again = recycled(tmp_path, random_student, teacher)
+    assert again == examples and len(teacher.asked) == 3
+
+
+def test_what_the_teacher_cannot_diagnose_is_left_out_with_its_reason(random_student, tmp_path):
+    examples = recycled(tmp_path, random_student, Diagnosing(leaves_out=("p1",)))
+    assert {example.problem_id for example in examples} == {"p0", "p2"}
+    assert read_records(tmp_path / NAME / "rejected.jsonl", Rejected) == [Rejected("p1", "no readable solution")]
+    counts = json.loads((tmp_path / NAME / "receipt.json").read_text())["counts"]
+    assert counts == {"failed": 3, "diagnosed": 2, "rejected": 1, "examples": 6}
+
+
+def test_an_interrupted_stage_asks_nothing_twice(random_student, tmp_path):
+    class Interrupting(Diagnosing):
+        def diagnose(self, problem, response):
+            if problem.id == "p2":
+                raise KeyboardInterrupt
+            return super().diagnose(problem, response)
+
+    first, second = Interrupting(leaves_out=("p0",)), Diagnosing(leaves_out=("p0",))
+    with pytest.raises(KeyboardInterrupt):
+        recycled(tmp_path, random_student, first)
+    recycled(tmp_path, random_student, second)
+    assert [problem_id for problem_id, _ in first.asked + second.asked] == ["p0", "p1", "p2"]
+    assert [record.problem_id for record in read_records(tmp_path / NAME / "diagnosed.jsonl", Diagnosed)] == ["p1", "p2"]
+
+
+def test_thresholds_that_could_not_be_measured_are_asked_for(random_student, tmp_path):
+    """No problem needed a trace, so that there is nothing like Table 9, and yet one failed all its rollouts later."""
+    with pytest.raises(ValueError, match="--recycling.tau-length"):
+        recycled(tmp_path, random_student, Diagnosing(), Calibration(None, None, None))
+
+
+def test_given_thresholds_are_used_without_a_hard_problem(random_student, tmp_path):
+    config = Config(recycling=RecyclingConfig(tau_length=243.0, tau_steps=7.4))
+    assert len(recycled(tmp_path, random_student, Diagnosing(), Calibration(None, 243.0, 7.4), config)) == 9

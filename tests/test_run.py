@@ -1,0 +1,233 @@
+"""The real command in processes of its own: the same bytes twice, the same bytes after kills, real data, no noise."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from reference.config import TINY
+from reference.engines.chat import Chat
+from reference.engines.hf_sampler import HFSampler
+from reference.engines.learner import Learner
+from reference.interfaces import Sampling
+from reference.offline import word_problems
+from reference.offline.tiny_model import BASE_CHECKPOINT
+from reference.paper.answers import is_correct
+from reference.paper.prompts import Prompts, student_messages
+from reference.records import Message
+from reference.stages.plan import stage_names
+from reference.stages.train_sft import sft_step
+
+ROOT = Path(__file__).parents[1]
+GSM8K = ROOT.parent / "shared" / "data" / "gsm8k"
+SMALL = """
+    --data.limit 12 --data.test-limit 4 --difficulty.num-samples 4 --difficulty.max-new-tokens 32
+    --grpo.batch-size 4 --grpo.mini-batch-size 2 --grpo.num-rollouts 4 --grpo.max-new-tokens 32 --grpo.save-every 1
+    --sft.batch-size 8 --sft.lr 2e-5 --sft.save-every 1 --evaluation.pass-samples 8 --evaluation.max-new-tokens 32
+    --sampler-rows 16
+""".split()
+MEASURED = {"receipt.json", "timing.jsonl", "environment.json"}  # they hold seconds, versions or what was begun when
+STAGES = stage_names(TINY)
+
+
+def command(out, *more):
+    return [sys.executable, "run_paper.py", "tiny", "--out", str(out), *SMALL, *more]
+
+
+def run(out, *more):
+    return subprocess.run(command(out, *more), cwd=ROOT, capture_output=True, text=True)
+
+
+def artifacts(out):
+    """Every file that has to be the same, however often the run was interrupted."""
+    files = [path for path in out.rglob("*") if path.is_file() and path.name not in MEASURED]
+    return {str(path.relative_to(out)): path.read_bytes() for path in files}
+
+
+def done_stages(out):
+    receipts = {name: out / name / "receipt.json" for name in STAGES}
+    return [name for name, path in receipts.items() if path.exists() and json.loads(path.read_text())["done"]]
+
+
+@pytest.fixture(scope="module")
+def answering(tmp_path_factory):
+    """A student that is right every other time on eight of the run's problems, and taught a wrong answer to four.
+
+    Whatever the stored base is like, there are hard problems and failures, and rewards for GRPO. It answers in one line,
+    which also keeps the runs short.
+    """
+    folder, device = tmp_path_factory.mktemp("answering") / "checkpoint", torch.device("cpu")
+    chat = Chat.from_checkpoint(BASE_CHECKPOINT)
+    problems = word_problems.generate("train", 12, seed=0)
+    messages = [student_messages(Prompts(), problem) for problem in problems]
+    prompts = [chat.prompt_ids(asked) for asked in messages]
+    taught = [problem.gold if at % 3 else "12345" for at, problem in enumerate(problems)]
+    answers = [Message("assistant", f"#### {number}") for number in taught]
+    examples = [chat.example_ids((*asked, answer)) for asked, answer in zip(messages, answers, strict=True)]
+    learner = Learner(BASE_CHECKPOINT, device, lr=2e-3, betas=(0.9, 0.95), weight_decay=0.0, max_grad_norm=1.0)
+    sampler = HFSampler(chat.tokenizer, chat.end_ids, device, torch.float32)
+    sampler.load(BASE_CHECKPOINT)
+    for _ in range(100):
+        for _ in range(3):
+            sft_step(learner, examples, 8192)
+        sampler.sync(learner.policy.named_weights())
+        groups = sampler.sample(prompts, [range(8)] * 12, Sampling(0.7, 0.9, 12))
+        right = sum(is_correct(o.text, p.gold) for p, group in zip(problems, groups, strict=True) for o in group)
+        if right >= 0.5 * 8 * 8:
+            learner.save_checkpoint(folder, chat)
+            return folder
+    raise AssertionError("the base could not be taught twelve answers")
+
+
+@pytest.fixture(scope="module")
+def whole(answering, tmp_path_factory):
+    """One uninterrupted run: its folder and its process."""
+    out = tmp_path_factory.mktemp("run") / "whole"
+    process = run(out, "--model.path", str(answering))
+    assert process.returncode == 0, process.stderr
+    return out, process
+
+
+def check_noise(process):
+    """Nothing but the run's own lines: on stderr not even a progress bar, since it is no terminal here."""
+    assert process.stderr == ""
+    for line in process.stdout.splitlines():
+        assert "warn" not in line.lower() and "deprecat" not in line.lower(), line
+
+
+def check_numbers(out):
+    """No NaN and no infinity in any artifact."""
+
+    def refuse(name):
+        raise AssertionError(f"{name} in {path}")
+
+    for path in out.rglob("*.json*"):
+        lines = [path.read_text()] if path.suffix == ".json" else path.read_text().splitlines()
+        for line in lines:
+            json.loads(line, parse_constant=refuse)
+    for path in out.rglob("*.safetensors"):
+        assert all(weight.isfinite().all() for weight in load_file(path).values()), path
+
+
+def check_each_problem_once(out):
+    for path in [*out.rglob("*.jsonl"), *out.rglob("*.jsonl.partial")]:
+        if path.name in ("examples.jsonl", "results.jsonl"):  # a problem may have several examples
+            continue
+        whole_lines = path.read_bytes().split(b"\n")[:-1]  # a kill may have cut the last one
+        records = [json.loads(line) for line in whole_lines]
+        ids = [record.get("problem_id", record.get("id", record.get("step"))) for record in records]
+        assert len(set(ids)) == len(ids), path
+
+
+def test_a_run_does_every_stage_and_says_so(whole):
+    out, process = whole
+    assert done_stages(out) == STAGES
+    said = process.stdout.split("paper: ")[0].splitlines()  # the table at the end names the stages again
+    assert [line.split()[0] for line in said if " s" in line and line.split()[0] in STAGES] == STAGES
+    steps = [json.loads((out / f"iter{t}/3_grpo/receipt.json").read_text())["counts"]["steps"] for t in (1, 2)]
+    assert sum(steps) > 0, "no reward at all: GRPO was not tried"
+    assert json.loads((out / "3_bridge/receipt.json").read_text())["counts"]["hard traces"] > 0
+    assert json.loads((out / "iter1/4_recycle/receipt.json").read_text())["counts"]["examples"] > 0
+    assert not list(out.rglob("*.partial")) and not list(out.rglob("*.unfinished")) and not list(out.rglob("state.pt"))
+
+
+def test_results_hold_a_line_for_each_stage_and_benchmark(whole):
+    lines = [json.loads(line) for line in (whole[0] / "eval/results.jsonl").read_text().splitlines()]
+    benchmarks = ["test", *word_problems.OUT_OF_DISTRIBUTION]
+    evaluations = [name for name in STAGES if name.startswith("eval/")]
+    assert len(lines) == len(evaluations) * 5
+    assert [line["benchmark"] for line in lines] == benchmarks * len(evaluations)
+    for line in lines:
+        assert line["num_problems"] == 4 and line["accuracy"] == line["num_correct"] / 4
+        assert 0 <= line["format_rate"] <= 1 and ("pass_at_8" in line) == (line["benchmark"] == "test")
+        assert math.isfinite(line.get("pass_at_8", 0))
+
+
+def test_a_run_ends_with_a_table_and_makes_no_noise(whole):
+    check_noise(whole[1])
+    assert "paper: Qwen2.5-0.5B" in whole[1].stdout and whole[1].stdout.rstrip().endswith("these numbers")
+
+
+def test_no_artifact_holds_a_nan_or_a_problem_twice(whole):
+    check_numbers(whole[0])
+    check_each_problem_once(whole[0])
+
+
+def test_the_same_command_gives_the_same_bytes(whole, answering, tmp_path):
+    process = run(tmp_path / "again", "--model.path", str(answering))
+    assert process.returncode == 0, process.stderr
+    check_noise(process)
+    first, second = artifacts(whole[0]), artifacts(tmp_path / "again")
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+# What each kill waits for: the middle of a stage wherever something lies on disk long enough to be seen.
+MOMENTS = [
+    ["eval/base/receipt.json"],
+    ["1_difficulty/difficulty.jsonl.partial", "1_difficulty/difficulty.jsonl"],
+    ["3_bridge/bridged.jsonl.partial", "3_bridge/bridged.jsonl"],
+    ["iter1/1_sft/2_bridge/state.pt", "iter1/1_sft/2_bridge/checkpoint"],
+    ["iter1/2_filter/rollouts.jsonl.partial", "iter1/2_filter/rollouts.jsonl"],
+    ["iter1/3_grpo/state.pt", "iter1/3_grpo/checkpoint"],
+    ["iter1/4_recycle/receipt.json"],
+    ["eval/iter2-3_grpo/test.jsonl.partial", "eval/iter2-3_grpo/test.jsonl"],
+]
+
+
+def run_until(out, moment, *more):
+    """Start the run and kill it, with all it started, as soon as one of the files is there."""
+    process = subprocess.Popen(
+        command(out, *more), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    while process.poll() is None and not any((out / path).exists() for path in moment):
+        time.sleep(0.001)
+    assert process.poll() is None, f"the run ended before {moment} was there: {process.stderr.read()}"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def modified(out, stages):
+    files = [path for name in stages for path in (out / name).rglob("*") if path.is_file()]
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(whole, answering, tmp_path):
+    out, more = tmp_path / "killed", ("--model.path", str(answering))
+    kept = {}
+    for moment in MOMENTS:
+        run_until(out, moment, *more)
+        check_each_problem_once(out)
+        assert {path: time for path, time in modified(out, done_stages(out)).items() if path in kept} == kept
+        kept = modified(out, done_stages(out))
+    process = run(out, *more)
+    assert process.returncode == 0, process.stderr
+    check_noise(process)
+    assert process.stdout.count("kept from before") >= len(STAGES) - 3
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept  # what was done was not done again
+    first, second = artifacts(whole[0]), artifacts(out)
+    assert second["eval/results.jsonl"] == first["eval/results.jsonl"]
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+@pytest.mark.skipif(not (GSM8K / "train.jsonl").exists(), reason="the real GSM8K is not in ../shared/data/gsm8k")
+def test_every_stage_works_on_real_gsm8k(tmp_path):
+    """The stored base is nearly never right there: empty groups, long prompts and odd characters are the point."""
+    data = ("--data.train", str(GSM8K / "train.jsonl"), "--data.tests", f"gsm8k={GSM8K / 'test.jsonl'}")
+    process = run(tmp_path / "run", *data)
+    assert process.returncode == 0, process.stderr
+    check_noise(process)
+    check_numbers(tmp_path / "run")
+    assert done_stages(tmp_path / "run") == STAGES
+    results = [json.loads(line) for line in (tmp_path / "run/eval/results.jsonl").read_text().splitlines()]
+    assert {(line["benchmark"], line["num_problems"]) for line in results} == {("gsm8k", 4)}
