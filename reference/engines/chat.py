@@ -13,6 +13,9 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBas
 
 from reference.records import Message
 
+# Llama 3.2's template prints today's date unless it is given one: a prompt must not change with the calendar.
+PROMPT_DATE = "26 Jul 2024"
+
 
 @dataclass(frozen=True)
 class TokenizedExample:
@@ -49,8 +52,13 @@ class Chat:
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The chat so far and the opening of the assistant's turn. The template alone adds special tokens."""
+        return self._templated(messages, add_generation_prompt=True)
+
+    def _templated(self, messages: Sequence[Message], add_generation_prompt: bool) -> list[int]:
         turns = [{"role": message.role, "content": message.content} for message in messages]
-        return self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+        return self.tokenizer.apply_chat_template(
+            turns, add_generation_prompt=add_generation_prompt, return_dict=False, date_string=PROMPT_DATE
+        )
 
     def example_ids(self, messages: Sequence[Message]) -> TokenizedExample:
         """A supervised chat, cut after the token that ends the assistant's last turn.
@@ -61,8 +69,7 @@ class Chat:
         if not messages or messages[-1].role != "assistant":
             raise ValueError("an SFT example ends with an assistant message")
         prompt = self.prompt_ids(messages[:-1])
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        whole = self.tokenizer.apply_chat_template(turns, return_dict=False)
+        whole = self._templated(messages, add_generation_prompt=False)
         if whole[: len(prompt)] != prompt:
             raise ValueError("this chat template does not begin an answered chat with the unanswered prompt; mend it")
         ends = [at for at in range(len(prompt), len(whole)) if whole[at] in self.end_ids]

@@ -1,8 +1,17 @@
-"""The table at the end of a run: what was measured, beside what the paper reports for the same stages."""
+"""The table at the end of a run: what was measured, beside what the paper reports for the same stages.
 
+    python -m reference.stages.report runs/seed1 runs/seed2 runs/seed3
+
+prints the mean over several runs, with the sample standard deviation in brackets.
+"""
+
+import argparse
 import math
+import statistics
 from collections.abc import Sequence
+from pathlib import Path
 
+from reference.engines.artifacts import read_records
 from reference.paper.reported import LLAMA, QWEN, stage_rows
 from reference.records import Evaluation
 
@@ -57,3 +66,36 @@ def _reported(model: str, stage: str) -> str:
         return ""
     row = stage_rows(model)[PAPER_ROW[stage]]
     return f"{row.gsm8k_platinum:.2f} | {row.average:.2f}"
+
+
+def seeds_table(runs: Sequence[Sequence[Evaluation]]) -> str:
+    """Mean (sample standard deviation) over runs that have the same stages: of greedy accuracy, average and pass@8."""
+    stages = list(dict.fromkeys(result.stage for result in runs[0]))
+    lines = ["| stage | accuracy | average | pass@8 |", "|---|---|---|---|"]
+    for stage in stages:
+        rows = [[result for result in results if result.stage == stage] for results in runs]
+        accuracy = [100 * row[0].accuracy for row in rows]
+        average = [100 * statistics.fmean(result.accuracy for result in row) for row in rows]
+        sampled = [100 * row[0].pass_at_8 for row in rows if row[0].pass_at_8 is not None]
+        lines.append(
+            f"| {stage} | {_mean_and_deviation(accuracy)} | {_mean_and_deviation(average)} | {_mean_and_deviation(sampled)} |"
+        )
+    return "\n".join(lines)
+
+
+def _mean_and_deviation(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return "".join(f"{value:.1f}" for value in values)
+    return f"{statistics.fmean(values):.1f} ({statistics.stdev(values):.1f})"
+
+
+def main() -> None:
+    """Read the runs named on the command line and print their table."""
+    parser = argparse.ArgumentParser(description="Mean and standard deviation over several runs.")
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
+    folders = parser.parse_args().runs
+    print(seeds_table([read_records(folder / "eval" / "results.jsonl", Evaluation) for folder in folders]))
+
+
+if __name__ == "__main__":
+    main()
