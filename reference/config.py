@@ -159,7 +159,7 @@ class Config:
     """Table 5: seed 1111. Every random choice of the run follows from it."""
     iterations: int = 2
     """Section 4.2: 2 SFT-then-RL iterations (Table 11 tries 4)."""
-    sampler_rows: int = 256
+    sampler_rows: int = 512
     """Responses sampled side by side. It changes memory and speed."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -175,11 +175,11 @@ class Config:
 # docs/offline_world.md and were fixed before the first run was measured.
 TINY = Config(
     model=ModelConfig(path="offline"),
-    data=DataConfig(train="offline", limit=480, tests=("offline",), test_limit=150, max_prompt_tokens=1024),
+    data=DataConfig(train="offline", limit=320, tests=("offline",), test_limit=100, max_prompt_tokens=1024),
     difficulty=DifficultyConfig(num_samples=16, max_new_tokens=256),
-    sft=SFTConfig(max_tokens_per_batch=4096, max_length=1024, epochs=3, lr=2e-4, save_every=20),
+    sft=SFTConfig(max_tokens_per_batch=4096, max_length=1024, lr=2e-4, save_every=20),
     grpo=GRPOConfig(lr=1e-4, max_new_tokens=256, save_every=5),
-    evaluation=EvaluationConfig(max_new_tokens=256, pass_samples=16),
+    evaluation=EvaluationConfig(max_new_tokens=256, pass_samples=8),
 )
 
 PRESETS = {"tiny": TINY}

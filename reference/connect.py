@@ -20,8 +20,8 @@ from reference.records import Problem
 
 OFFLINE = "offline"
 WORLD_SEED = 0  # the offline world is one and the same for every run; the run's seed is another matter
-OFFLINE_PROBLEMS = 480
-OFFLINE_TEST_PROBLEMS = 150
+OFFLINE_PROBLEMS = 320
+OFFLINE_TEST_PROBLEMS = 100
 
 
 @dataclass(frozen=True)

@@ -77,4 +77,7 @@ class StepScorer(Protocol):
     """D_i under the current student (Eq. 8)."""
 
     def step_nll(self, problem: Problem, context: str, step: str) -> float:
-        """Mean negative log-likelihood of the step's tokens, teacher-forced after q and P_i, in nats per token."""
+        """Mean negative log-likelihood of the step's tokens, teacher-forced after q and P_i, in nats per token.
+
+        `context + step` is the text as the assistant would write it, blank lines included.
+        """

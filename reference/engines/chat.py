@@ -80,13 +80,12 @@ class Chat:
     def step_ids(self, messages: Sequence[Message], context: str, step: str) -> TokenizedExample:
         """q, P_i and s_i for Eq. 8: the step is what the assistant writes next, after its own words so far.
 
-        Context and step are one text, tokenised once; a token that spans the border counts to the step (ambiguity A22).
+        Context and step are one text, tokenised once, with the blank lines between them as they stand in the trace:
+        `.` and `.\\n\\n` are different tokens. One that spans the border counts to the step (ambiguity A22).
         """
         prompt = self.prompt_ids(messages)
-        text = f"{context}\n\n{step}" if context else step
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        begin = len(text) - len(step)
-        before = sum(1 for _, end in encoded["offset_mapping"] if end <= begin)
+        encoded = self.tokenizer(context + step, add_special_tokens=False, return_offsets_mapping=True)
+        before = sum(1 for _, end in encoded["offset_mapping"] if end <= len(context))
         return TokenizedExample(tuple(prompt + encoded["input_ids"]), len(prompt) + before)
 
     def count(self, text: str) -> int:

@@ -79,7 +79,7 @@ class HFSampler:
     """Implements `interfaces.Sampler` on one device."""
 
     def __init__(
-        self, tokenizer, end_ids: Sequence[int], device: torch.device, dtype: torch.dtype, max_rows: int = 256
+        self, tokenizer, end_ids: Sequence[int], device: torch.device, dtype: torch.dtype, max_rows: int = 512
     ):
         self.tokenizer = tokenizer
         self.device = device

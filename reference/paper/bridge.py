@@ -170,7 +170,7 @@ def bridge_trace(
         scores = StepScores(  # line 10
             importance=importance_score(problem, trace, originals, index, teacher),
             jumpiness=jumpiness_score(problem, context, step, index, teacher),
-            difficulty=scorer.step_nll(problem, context, step.strip()),
+            difficulty=scorer.step_nll(problem, "".join(processed), step),
         )
         action, adds_local = choose_action(scores, thresholds)  # lines 11-29
         rewritten = apply_action(action, problem, context, step, teacher)

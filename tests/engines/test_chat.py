@@ -167,12 +167,12 @@ def test_a_template_that_prints_the_date_prints_the_same_one_every_day(llama):
 
 
 def test_a_steps_tokens_are_those_behind_its_context(any_chat):
-    context, step = "Step 1: 2 + 2 = 4", "Step 2: 4 + 1 = 5"
+    context, step = "Step 1: 2 + 2 = 4\n\n", "Step 2: 4 + 1 = 5"
     example = any_chat.step_ids([QUESTION], context, step)
     prompt = any_chat.prompt_ids([QUESTION])
     written = list(example.token_ids[len(prompt) :])
     assert list(example.token_ids[: len(prompt)]) == prompt
-    assert written == any_chat.tokenizer(f"{context}\n\n{step}", add_special_tokens=False)["input_ids"]
+    assert written == any_chat.tokenizer(context + step, add_special_tokens=False)["input_ids"]
     assert any_chat.tokenizer.decode(supervised(any_chat, example)) == step
 
 
@@ -186,13 +186,13 @@ def test_a_token_across_the_border_counts_to_the_step(chatml):
     """A22: three line breaks are one token of this tokenizer, and the third belongs to the step."""
     border = chatml.tokenizer("\n\n\n")["input_ids"]
     assert len(border) == 1
-    example = chatml.step_ids([QUESTION], "One.", "\nTwo.")
+    example = chatml.step_ids([QUESTION], "One.\n\n", "\nTwo.")
     assert supervised(chatml, example)[0] == border[0]
     assert chatml.tokenizer.decode(supervised(chatml, example)) == "\n\n\nTwo."
 
 
 def test_a_letter_of_several_bytes_is_not_cut_at_the_border(any_chat):
-    example = any_chat.step_ids([QUESTION], "5 \u20ac", "\u20ac 6")
+    example = any_chat.step_ids([QUESTION], "5 \u20ac\n\n", "\u20ac 6")
     assert any_chat.tokenizer.decode(supervised(any_chat, example)) == "\u20ac 6"
 
 

@@ -76,7 +76,7 @@ class ScriptedScorer:
 
     def step_nll(self, problem, context, step):
         self.calls.append((context, step))
-        return self.difficulty[step]
+        return self.difficulty[step.strip()]
 
 
 def scripted(trace, scores, rewrites=None):
@@ -321,7 +321,9 @@ def test_the_carla_example():
     assert [(context, step.strip()) for context, step in teacher.called("localize")] == [
         (contexts[number], texts[number]) for number in (0, 1, 3)
     ]
-    assert scorer.calls == list(zip(contexts, texts))
+    # The scorer reads the text as it stands, blank lines included.
+    assert [(context.strip(), step.strip()) for context, step in scorer.calls] == list(zip(contexts, texts))
+    assert all(context.endswith("\n\n") for context, _ in scorer.calls[1:])
 
     whole, *samples = bridge_examples(CARLA, bridged, PROMPTS)
     assert whole == SFTExample(
@@ -418,7 +420,7 @@ class RandomJudges:
         return self._draw("J", context, step.strip()).choice([0, 0.25, 0.5, 0.75, 1])
 
     def step_nll(self, problem, context, step):
-        return self._draw("D", context, step.strip()).choice([0.0, 0.5, 1.0, 1.5])
+        return self._draw("D", context.strip(), step.strip()).choice([0.0, 0.5, 1.0, 1.5])
 
     def expand(self, problem, context, step):
         return f"E({len(context)}) {step.strip()}"
