@@ -114,8 +114,8 @@ def test_a_dry_run_lists_all_stages_and_makes_nothing(in_folder, capsys):
     shown = capsys.readouterr().out
     listed = [line.split()[0] for line in shown.splitlines() if line and line.split()[0] in stage_names(TINY)]
     assert listed == stage_names(TINY)
-    assert "20 problems" in shown and str(20 * 16) in shown  # difficulty: n = 16 responses to each
-    assert "25 problems" in shown and str(25 + 5 * 16) in shown  # evaluation: greedy on 5 x 5, 16 samples on the first
+    assert "20 problems" in shown and str(20 * TINY.difficulty.num_samples) in shown
+    assert "25 problems" in shown and str(25 + 5 * TINY.evaluation.pass_samples) in shown  # pass@8 on the first of five
     assert "teacher calls" in shown and "MiB" in shown
 
 

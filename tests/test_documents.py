@@ -1,10 +1,13 @@
 """README and docs/: the paths and commands they name exist."""
 
+import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from reference import records
 from reference.config import PRESETS, flatten
 from reference.stages.plan import stage_names
 
@@ -47,3 +50,14 @@ def test_the_readme_shows_the_table_of_a_run():
     for name in stage_names(PRESETS["tiny"]):
         assert name in text, name
     assert "@@" not in text
+
+
+def test_the_lines_shown_of_each_file_have_the_fields_of_their_record():
+    """`- Name` of a record, then one JSON line: its keys are the record's, those left out have a default of None."""
+    page = (ROOT / "docs" / "artifacts.md").read_text()
+    shown = re.findall(r"\*\*`([\w./]+)`\*\* `(\w+)`:[^`]*(?:`[^`]*`[^`]*)*?\n\n```json\n(.+)\n```", page)
+    assert {record for _, record, _ in shown} >= {"Graded", "Trace", "BridgedTrace", "RolloutGroup", "Diagnosed", "Evaluation"}
+    for _, name, line in shown:
+        record = getattr(records, name)
+        required = {field.name for field in fields(record) if field.default is not None}
+        assert required <= set(json.loads(line)) <= {field.name for field in fields(record)}, name

@@ -59,7 +59,7 @@ def done_stages(out):
 
 @pytest.fixture(scope="module")
 def answering(tmp_path_factory):
-    """A student that is right every other time on eight of the run's problems, and taught a wrong answer to four.
+    """A student that is right now and then on eight of the run's problems, and taught a wrong answer to four.
 
     Whatever the stored base is like, there are hard problems and failures, and rewards for GRPO. It answers in one line,
     which also keeps the runs short.
@@ -72,16 +72,15 @@ def answering(tmp_path_factory):
     taught = [problem.gold if at % 3 else "12345" for at, problem in enumerate(problems)]
     answers = [Message("assistant", f"#### {number}") for number in taught]
     examples = [chat.example_ids((*asked, answer)) for asked, answer in zip(messages, answers, strict=True)]
-    learner = Learner(BASE_CHECKPOINT, device, lr=2e-3, betas=(0.9, 0.95), weight_decay=0.0, max_grad_norm=1.0)
+    learner = Learner(BASE_CHECKPOINT, device, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.0, max_grad_norm=1.0)
     sampler = HFSampler(chat.tokenizer, chat.end_ids, device, torch.float32)
     sampler.load(BASE_CHECKPOINT)
-    for _ in range(100):
-        for _ in range(3):
-            sft_step(learner, examples, 8192)
+    for _ in range(300):
+        sft_step(learner, examples, 8192)
         sampler.sync(learner.policy.named_weights())
         groups = sampler.sample(prompts, [range(8)] * 12, Sampling(0.7, 0.9, 12))
         right = sum(is_correct(o.text, p.gold) for p, group in zip(problems, groups, strict=True) for o in group)
-        if right >= 0.5 * 8 * 8:
+        if right >= 0.4 * 8 * 8:
             learner.save_checkpoint(folder, chat)
             return folder
     raise AssertionError("the base could not be taught twelve answers")
@@ -132,8 +131,8 @@ def test_a_run_does_every_stage_and_says_so(whole):
     assert done_stages(out) == STAGES
     said = process.stdout.split("paper: ")[0].splitlines()  # the table at the end names the stages again
     assert [line.split()[0] for line in said if " s" in line and line.split()[0] in STAGES] == STAGES
-    steps = [json.loads((out / f"iter{t}/3_grpo/receipt.json").read_text())["counts"]["steps"] for t in (1, 2)]
-    assert sum(steps) > 0, "no reward at all: GRPO was not tried"
+    rows = [json.loads(line) for path in out.rglob("3_grpo/metrics.jsonl") for line in path.read_text().splitlines()]
+    assert max(row["mixed"] for row in rows) > 0, "no group with a reward and a failure: GRPO was not tried"
     assert json.loads((out / "3_bridge/receipt.json").read_text())["counts"]["hard traces"] > 0
     assert json.loads((out / "iter1/4_recycle/receipt.json").read_text())["counts"]["examples"] > 0
     assert not list(out.rglob("*.partial")) and not list(out.rglob("*.unfinished")) and not list(out.rglob("state.pt"))

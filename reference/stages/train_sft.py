@@ -94,9 +94,8 @@ def _train(
     batches = _batches(examples, settings, seed, stage.name)
     for step, batch in with_progress(list(enumerate(batches, start=1))[first:], len(batches) - first, stage.name):
         scale = cosine_schedule(step, len(batches), settings.warmup_ratio, settings.min_lr_ratio)
-        log.add(
-            sft_step(learner, batch, settings.max_tokens_per_batch, scale) | {"step": step, "lr": settings.lr * scale}
-        )
+        metrics = sft_step(learner, batch, settings.max_tokens_per_batch, scale)
+        log.add({"step": step, "lr": settings.lr * scale, **metrics})
         if step % settings.save_every == 0:
             log.flush()
             learner.save_state(state_path, {"steps": step})
