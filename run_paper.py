@@ -10,7 +10,7 @@ import sys
 from reference.cli import main
 from reference.config import Config
 from reference.connect import World
-from reference.engines.artifacts import RunFolder
+from reference.engines.run_folder import RunFolder
 from reference.paper.bridge import acquisition_set, bridge_set, medium_set, training_order
 from reference.paper.recycling import next_sft_set
 from reference.records import DifficultyGroup

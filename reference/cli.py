@@ -13,11 +13,11 @@ from typing import Annotated
 import transformers
 import tyro
 
-from reference.config import PRESETS, Config, flatten
-from reference.connect import World, benchmarks, check, connect, training_problems
-from reference.engines.artifacts import NothingMoreToDo, RunFolder, read_records, write_whole
+from reference.config import PRESETS, Config, check, flatten
+from reference.connect import OFFLINE, World, base_checkpoint, benchmarks, connect, training_problems
+from reference.engines.artifacts import read_records, write_whole
 from reference.engines.distributed import Process
-from reference.offline.tiny_model import BASE_CHECKPOINT
+from reference.engines.run_folder import NothingMoreToDo, RunFolder
 from reference.records import Evaluation
 from reference.stages.plan import describe, expected_work, stage_names
 from reference.stages.report import final_table
@@ -36,7 +36,7 @@ class Command:
     redo: str | None = None
     """Throw away this stage and all after it, and run them again."""
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Show stages, sizes and expected teacher calls; run nothing."""
+    """Show the stages that are left, their sizes and expected teacher calls; run nothing."""
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
 
@@ -77,46 +77,48 @@ def nearest(given: str, names: Sequence[str]) -> str:
 
 def main(arguments: Sequence[str], run_paper: Callable[[RunFolder, Config, World], None]) -> int:
     """Parse, run, report. The exit code: 0, 2 for a mistake in what was asked for, 130 for an interruption."""
+    again = "what is finished is kept, run the same command again"
     try:
         preset, command = parse(arguments)
+        if command.redo:  # a second --redo would throw away what the first has finished
+            again += ", without --redo"
+        config = command.config
+        check(config)
+        out = Path(command.out or f"runs/{preset}")
+        run = RunFolder(out, flatten(config), stage_names(config), wanted=command.stages, redo=command.redo)
         if command.dry_run:
-            print(dry_run(command.config))
+            print(dry_run(run, config))
         else:
-            execute(preset, command, run_paper)
+            execute(preset, run, config, run_paper)
         return 0
     except ValueError as error:
         print(f"run_paper: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"run_paper: {error}; what is finished is kept, run the same command again", file=sys.stderr)
+        print(f"run_paper: {error}; {again}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nrun_paper: interrupted; what is finished is kept, run the same command again", file=sys.stderr)
+        print(f"\nrun_paper: interrupted; {again}", file=sys.stderr)
         return 130
 
 
-def execute(preset: str, command: Command, run_paper: Callable[[RunFolder, Config, World], None]) -> None:
+def execute(preset: str, run: RunFolder, config: Config, run_paper: Callable[[RunFolder, Config, World], None]) -> None:
     """The run itself, and the table at its end."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    config, process = command.config, Process()
+    process = Process()
     world = connect(config, process.device, process.rollout_dtype)
-    run = RunFolder(
-        Path(command.out or f"runs/{preset}"),
-        flatten(config),
-        stage_names(config),
-        wanted=command.stages,
-        redo=command.redo,
-    )
-    run.keep("problems.jsonl", world.problems)
-    run.keep("benchmarks.jsonl", [problem for problems in world.benchmarks.values() for problem in problems])
-    write_whole(run.path / "environment.json", json.dumps(environment(process), indent=1) + "\n")
-    print(f"{preset} in {run.path} on {process.device}: {len(world.problems)} training problems", end="")
-    print(f", {world.num_too_long} left out (prompt too long)" if world.num_too_long else "", flush=True)
-    try:
-        run_paper(run, config, world)
-    except NothingMoreToDo:
-        pass
+    with run.lock():
+        tests = [problem for problems in world.benchmarks.values() for problem in problems]
+        run.take_up(world.problems, tests, world.student.prompts)
+        write_whole(run.path / "environment.json", json.dumps(environment(process), indent=1) + "\n")
+        left_out = f", {world.num_too_long} left out (prompt too long)" if world.num_too_long else ""
+        size = f"{len(world.problems)} training problems{left_out}"
+        print(f"{preset} in {run.path} on {process.device}: {size}", flush=True)
+        try:
+            run_paper(run, config, world)
+        except NothingMoreToDo:
+            pass
     results = run.path / "eval" / "results.jsonl"
     if results.exists():
         print(f"\n{final_table(read_records(results, Evaluation))}")
@@ -128,18 +130,17 @@ def environment(process: Process) -> dict[str, str]:
     return {"python": platform.python_version(), "device": str(process.device), **versions}
 
 
-def dry_run(config: Config) -> str:
-    """Stages, sizes, expected teacher calls and tokens, device needs."""
-    check(config)
-    table = describe(expected_work(config, training_problems(config), benchmarks(config)))
-    return f"{table}\n\n{device_needs(config)}"
+def dry_run(run: RunFolder, config: Config) -> str:
+    """The stages that are left: sizes, expected teacher calls and tokens; and device needs."""
+    expected = expected_work(config, training_problems(config), benchmarks(config))
+    return f"{describe([work for work in expected if run.is_left(work.stage)])}\n\n{device_needs(config)}"
 
 
 def device_needs(config: Config) -> str:
     """What training holds: float32 weights, gradients and two Adam moments are 16 bytes a parameter."""
-    folder = BASE_CHECKPOINT if config.model.path == "offline" else Path(config.model.path)
-    if not folder.is_dir():
+    if config.model.path != OFFLINE and not Path(config.model.path).is_dir():
         return f"{config.model.path} is not in a local folder: its size shows once it is there"
+    folder = base_checkpoint(config)
     parameters = sum(part.stat().st_size for part in folder.glob("*.safetensors")) / 4
     return (
         f"{parameters / 1e6:.1f} million parameters if stored in float32: training holds about "

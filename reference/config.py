@@ -4,7 +4,8 @@ A field's docstring is its help text on the command line. Sizes that the paper l
 that argues for them (docs/ambiguities.md).
 """
 
-from dataclasses import asdict, dataclass, field
+import math
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ class Config:
 # docs/offline_world.md and were fixed before the first run was measured.
 TINY = Config(
     model=ModelConfig(path="offline"),
-    data=DataConfig(train="offline", limit=320, tests=("offline",), test_limit=100, max_prompt_tokens=1024),
+    data=DataConfig(train="offline", limit=320, tests=("offline",), test_limit=100),
     difficulty=DifficultyConfig(num_samples=16, max_new_tokens=256),
     sft=SFTConfig(max_tokens_per_batch=4096, max_length=1024, lr=2e-4, save_every=20),
     grpo=GRPOConfig(lr=1e-4, max_new_tokens=256, save_every=5),
@@ -194,3 +195,58 @@ def flatten(config: Config) -> dict[str, object]:
         else:
             flat[name] = value
     return flat
+
+
+# What a number must be, by the last part of its name; every whole number but the seed must be at least 1.
+ABOVE_0 = ("temperature", "lr", "max_grad_norm", "clip_eps", "advantage_eps", "tau_length", "tau_steps")
+AT_LEAST_0 = ("weight_decay", "kl_coef", "tau_importance", "tau_jumpiness", "tau_difficulty", "seed", "pass_samples")
+SHARES = ("warmup_ratio", "min_lr_ratio")
+
+
+def check(config: Config) -> None:
+    """Settings that cannot be, or contradict each other, found before anything is loaded. Raises ValueError."""
+    types = _declared_types(config)
+    for name, value in flatten(config).items():
+        option, last = f"--{name.replace('_', '-')}", name.rsplit(".", 1)[-1]
+        values = value if isinstance(value, tuple) else (value,)
+        numbers = [number for number in values if isinstance(number, int | float)]
+        if not all(math.isfinite(number) for number in numbers):
+            raise ValueError(f"{option} must be a finite number, got {value}")
+        if last in ABOVE_0 and not all(number > 0 for number in numbers):
+            raise ValueError(f"{option} must be above 0, got {value}")
+        if last in AT_LEAST_0 and not all(number >= 0 for number in numbers):
+            raise ValueError(f"{option} must be at least 0, got {value}")
+        if last in SHARES and not 0 <= value <= 1:
+            raise ValueError(f"{option} must be from 0 to 1, got {value}")
+        if last == "top_p" and not 0 < value <= 1:
+            raise ValueError(f"{option} must be above 0 and at most 1, got {value}")
+        if last == "betas" and not all(0 <= beta < 1 for beta in value):
+            raise ValueError(f"{option} must be at least 0 and below 1, got {value}")
+        if types[name] in (int, int | None) and last not in AT_LEAST_0 and not all(number >= 1 for number in numbers):
+            raise ValueError(f"{option} must be at least 1, got {value}")
+    _check_together(config)
+
+
+def _declared_types(config: Config) -> dict[str, object]:
+    types: dict[str, object] = {}
+    for outer in fields(config):
+        if is_dataclass(outer.type):
+            types |= {f"{outer.name}.{inner.name}": inner.type for inner in fields(outer.type)}
+        else:
+            types[outer.name] = outer.type
+    return types
+
+
+def _check_together(config: Config) -> None:
+    weights, grpo, samples = config.recycling.weights, config.grpo, config.evaluation.pass_samples
+    if min(weights) < 0 or abs(sum(weights) - 3) > 1e-9:
+        raise ValueError(f"--recycling.weights must be at least 0 and sum to 3 (Eq. 30), got {weights}")
+    if grpo.num_rollouts < 2:
+        raise ValueError(f"--grpo.num-rollouts must be at least 2 (Eq. 23 needs a deviation), got {grpo.num_rollouts}")
+    if 0 < samples < 8:
+        raise ValueError(f"--evaluation.pass-samples must be 0 (no pass@8) or at least 8, got {samples}")
+    if grpo.mini_batch_size > grpo.batch_size:
+        raise ValueError(
+            f"--grpo.mini-batch-size {grpo.mini_batch_size} is larger than --grpo.batch-size {grpo.batch_size}; "
+            "a mini-batch is a part of the rollout batch"
+        )

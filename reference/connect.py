@@ -1,15 +1,17 @@
 """The one place that names concrete classes: configuration -> problems, benchmarks, student, teacher."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from reference.config import Config, flatten
+from reference.config import Config
 from reference.engines.benchmarks import read_gsm8k
 from reference.engines.chat import Chat
 from reference.engines.hf_sampler import HFSampler
+from reference.engines.policy import checkpoint_folder
 from reference.engines.student import Student
 from reference.interfaces import Teacher
 from reference.offline import word_problems
@@ -19,6 +21,7 @@ from reference.paper.prompts import Prompts, replace_templates, student_messages
 from reference.records import Problem
 
 OFFLINE = "offline"
+BENCHMARK_NAME = re.compile(r"[\w-]+", re.ASCII)
 WORLD_SEED = 0  # the offline world is one and the same for every run; the run's seed is another matter
 OFFLINE_PROBLEMS = 320
 OFFLINE_TEST_PROBLEMS = 100
@@ -39,10 +42,9 @@ def connect(config: Config, device: torch.device, rollout_dtype: torch.dtype) ->
     """Build the world that a configuration names.
 
     Raises:
-        ValueError: a file, a model, a template or a combination of settings that cannot work, in one sentence.
+        ValueError: a file, a model or a template that cannot work, in one sentence.
     """
-    check(config)
-    base = BASE_CHECKPOINT if config.model.path == OFFLINE else Path(config.model.path)
+    base = base_checkpoint(config)
     chat = Chat.from_checkpoint(base)
     prompts = load_prompts(config.data.prompts)
     sampler = HFSampler(chat.tokenizer, chat.end_ids, device, rollout_dtype, config.sampler_rows)
@@ -57,29 +59,9 @@ def connect(config: Config, device: torch.device, rollout_dtype: torch.dtype) ->
     return World(short, len(problems) - len(short), benchmarks(config), student, SymbolicTeacher(config.seed))
 
 
-def check(config: Config) -> None:
-    """Settings that cannot be, or contradict each other, found before anything is loaded. Raises ValueError."""
-    for name, value in flatten(config).items():
-        option = f"--{name.replace('_', '-')}"
-        if isinstance(value, int) and name not in ("seed", "evaluation.pass_samples") and value < 1:
-            raise ValueError(f"{option} must be at least 1, got {value}")
-        if name.endswith(("temperature", ".lr")) and not value > 0:
-            raise ValueError(f"{option} must be above 0, got {value}")
-        if name.endswith("top_p") and not 0 < value <= 1:
-            raise ValueError(f"{option} must be above 0 and at most 1, got {value}")
-    if config.grpo.num_rollouts < 2:
-        raise ValueError(
-            f"--grpo.num-rollouts must be at least 2 (Eq. 23 needs a deviation), got {config.grpo.num_rollouts}"
-        )
-    if config.evaluation.pass_samples < 0 or 0 < config.evaluation.pass_samples < 8:
-        raise ValueError(
-            f"--evaluation.pass-samples must be 0 (no pass@8) or at least 8, got {config.evaluation.pass_samples}"
-        )
-    if config.grpo.mini_batch_size > config.grpo.batch_size:
-        raise ValueError(
-            f"--grpo.mini-batch-size {config.grpo.mini_batch_size} is larger than --grpo.batch-size "
-            f"{config.grpo.batch_size}; a mini-batch is a part of the rollout batch"
-        )
+def base_checkpoint(config: Config) -> Path:
+    """The folder of the student's first weights; a hub name is downloaded. Raises ValueError."""
+    return BASE_CHECKPOINT if config.model.path == OFFLINE else checkpoint_folder(config.model.path)
 
 
 def training_problems(config: Config) -> list[Problem]:
@@ -94,18 +76,24 @@ def training_problems(config: Config) -> list[Problem]:
 
 def benchmarks(config: Config) -> dict[str, list[Problem]]:
     """Name -> problems, the in-domain benchmark first."""
-    found: dict[str, list[Problem]] = {}
+    found: list[tuple[str, list[Problem]]] = []
     for entry in config.data.tests:
         name, is_file, path = entry.partition("=")
         if entry == OFFLINE:
             count = config.data.test_limit or OFFLINE_TEST_PROBLEMS
             splits = ("test", *word_problems.OUT_OF_DISTRIBUTION)
-            found |= {split: word_problems.generate(split, count, WORLD_SEED) for split in splits}
-        elif is_file:
-            found[name] = read_gsm8k(Path(path), name, config.data.test_limit)
+            found += [(split, word_problems.generate(split, count, WORLD_SEED)) for split in splits]
+        elif is_file and BENCHMARK_NAME.fullmatch(name) and name != "results":  # the name of a file in eval/
+            found.append((name, read_gsm8k(Path(path), name, config.data.test_limit)))
         else:
-            raise ValueError(f"--data.tests takes NAME=PATH or `offline`, got {entry!r}")
-    return found
+            raise ValueError(
+                f"--data.tests takes NAME=PATH, with a NAME of letters, digits, `_` and `-` that is not `results`, "
+                f"or `offline`; got {entry!r}"
+            )
+    names = [name for name, _ in found]
+    if len(set(names)) < len(names):
+        raise ValueError(f"--data.tests names a benchmark twice: {', '.join(names)}")
+    return dict(found)
 
 
 def load_prompts(folder: str) -> Prompts:

@@ -1,5 +1,8 @@
 """What several test files share: small random models, the stored base's chat, one thread."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -17,6 +20,22 @@ transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="session")
+def gsm8k():
+    """The folder of the real GSM8K, `train.jsonl` and `test.jsonl`; it is not part of the repository."""
+    if "GSM8K_DIR" not in os.environ:
+        pytest.skip("no real data: set GSM8K_DIR to a folder with GSM8K's train.jsonl and test.jsonl")
+    return Path(os.environ["GSM8K_DIR"]).resolve()
+
+
+@pytest.fixture(scope="session")
+def paper_text():
+    """The paper as text."""
+    if "PAPER_TEXT" not in os.environ:
+        pytest.skip("no paper to compare with: set PAPER_TEXT to a file with its text")
+    return Path(os.environ["PAPER_TEXT"]).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,15 @@
 """The command line: every mistake is one sentence on stderr and exit code 2."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from reference import cli
 from reference.cli import main, nearest, parse
-from reference.config import TINY, flatten
-from reference.engines.artifacts import StageFolder
+from reference.config import TINY, check, flatten
+from reference.engines.run_folder import StageFolder
 from reference.stages.plan import stage_names
 
 GOOD = '{"question": "What is 2 + 2?", "answer": "2 + 2 = <<2+2=4>>4\\n#### 4"}\n'
@@ -49,7 +50,9 @@ def test_no_argument_is_the_preset_tiny():
 
 
 def test_each_setting_can_be_overridden_by_its_name():
-    _, command = parse(["tiny", "--grpo.kl-coef", "0", "--sft.betas", "0.8", "0.99", "--data.limit", "7", "--seed", "3"])
+    _, command = parse(
+        ["tiny", "--grpo.kl-coef", "0", "--sft.betas", "0.8", "0.99", "--data.limit", "7", "--seed", "3"]
+    )
     changed = {name: value for name, value in flatten(command.config).items() if value != flatten(TINY)[name]}
     assert changed == {"grpo.kl_coef": 0.0, "sft.betas": (0.8, 0.99), "data.limit": 7, "seed": 3}
 
@@ -117,6 +120,26 @@ def test_a_dry_run_lists_all_stages_and_makes_nothing(in_folder, capsys):
     assert "20 problems" in shown and str(20 * TINY.difficulty.num_samples) in shown
     assert "25 problems" in shown and str(25 + 5 * TINY.evaluation.pass_samples) in shown  # pass@8 on the first of five
     assert "teacher calls" in shown and "MiB" in shown
+
+
+def test_a_dry_run_shows_only_what_is_left(in_folder, capsys):
+    def first_stage(run, config, world):
+        run.stage("1_difficulty", (), {}).finish({"problems": 3})
+
+    main(["tiny", *SMALL], first_stage)
+    before = sorted(in_folder.rglob("*"))
+
+    def left(*options):
+        capsys.readouterr()
+        assert main(["tiny", *SMALL, "--dry-run", *options], Recorded()) == 0
+        assert sorted(in_folder.rglob("*")) == before
+        lines = capsys.readouterr().out.splitlines()
+        return [line.split()[0] for line in lines if line and line.split()[0] in stage_names(TINY)]
+
+    assert left() == [name for name in stage_names(TINY) if name != "1_difficulty"]
+    assert left("--redo", "1_difficulty") == stage_names(TINY)
+    assert left("--stages", "1_difficulty", "2_traces") == ["2_traces"]
+    assert "grpo.kl_coef" in refused(["tiny", *SMALL, "--dry-run", "--grpo.kl-coef", "0.5"], capsys)
 
 
 def test_a_dry_run_shows_a_shorter_plan_for_fewer_iterations(in_folder, capsys):
@@ -226,6 +249,10 @@ def test_every_kind_of_line_break_inside_a_question_is_kept(in_folder):
         (["--data.train", ""], "--data.train"),
         (["--data.tests", "nowhere.jsonl"], "NAME=PATH"),
         (["--data.tests", "gsm8k=nowhere.jsonl"], "nowhere.jsonl"),
+        (["--data.tests", "results=nowhere.jsonl"], "NAME=PATH"),
+        (["--data.tests", "../up=nowhere.jsonl"], "NAME=PATH"),
+        (["--data.tests", "=nowhere.jsonl"], "NAME=PATH"),
+        (["--data.tests", "offline", "offline"], "twice"),
         (["--model.path", "/nowhere/at/all"], "/nowhere/at/all"),
         (["--data.prompts", "nowhere"], "nowhere"),
         (["--data.max-prompt-tokens", "5"], "--data.max-prompt-tokens"),
@@ -257,6 +284,57 @@ def test_what_cannot_work_is_said_before_anything_runs(arguments, says, in_folde
 )
 def test_a_size_that_is_not_positive_is_said_before_anything_runs(setting, value, in_folder, capsys):
     assert f"--{setting}" in refused(["tiny", *SMALL, f"--{setting}", value], capsys)
+
+
+@pytest.mark.parametrize(
+    ("setting", "values"),
+    [
+        ("recycling.weights", ["1", "1", "2"]),
+        ("recycling.weights", ["4", "-1", "0"]),
+        ("recycling.tau-length", ["0"]),
+        ("recycling.tau-steps", ["-1"]),
+        ("bridge.tau-importance", ["-0.5"]),
+        ("bridge.tau-difficulty", ["nan"]),
+        ("sft.warmup-ratio", ["1.5"]),
+        ("sft.min-lr-ratio", ["-0.1"]),
+        ("sft.betas", ["0.9", "1"]),
+        ("sft.lr", ["inf"]),
+        ("sft.max-grad-norm", ["0"]),
+        ("grpo.clip-eps", ["0"]),
+        ("grpo.kl-coef", ["-0.001"]),
+        ("grpo.advantage-eps", ["0"]),
+        ("grpo.weight-decay", ["-1"]),
+        ("grpo.top-p", ["0"]),
+        ("evaluation.temperature", ["0"]),
+        ("evaluation.pass-samples", ["-1"]),
+        ("seed", ["-1"]),
+    ],
+)
+def test_a_number_that_cannot_be_is_said_before_anything_runs(setting, values, in_folder, capsys):
+    assert f"--{setting}" in refused(["tiny", *SMALL, f"--{setting}", *values], capsys)
+
+
+def test_every_number_has_a_rule():
+    """Each setting that is a number refuses -1 and NaN: none is checked by accident of its name only."""
+    for name, value in flatten(TINY).items():
+        if isinstance(value, tuple) and not isinstance(value[0], str) or isinstance(value, int | float):
+            for bad in (-1, float("nan")):
+                section, _, last = name.rpartition(".")
+                broken = tuple(bad for _ in value) if isinstance(value, tuple) else bad
+                inner = replace(getattr(TINY, section), **{last: broken}) if section else broken
+                with pytest.raises(ValueError, match="--" + name.replace("_", "-")):
+                    check(replace(TINY, **{section or last: inner}))
+
+
+def test_a_whole_number_may_stand_for_a_float():
+    """From Python, not from the command line, a coefficient may be the int 0."""
+    check(replace(TINY, grpo=replace(TINY.grpo, kl_coef=0)))
+
+
+def test_half_a_sign_in_the_data_is_named(in_folder, capsys):
+    lines = GOOD + '{"question": "What is \\ud83d?", "answer": "#### 4"}\n'
+    (in_folder / "data.jsonl").write_text(lines)
+    assert "line 2" in refused(["tiny", "--data.train", "data.jsonl", "--out", "run"], capsys)
 
 
 def test_a_bad_prompt_template_names_what_it_lacks(in_folder, capsys):
@@ -296,7 +374,9 @@ def test_an_interruption_ends_with_code_130_and_a_full_disk_with_2(in_folder, ca
         raise OSError("No space left on device")
 
     assert main(["tiny", *SMALL], interrupted) == 130
-    assert "run the same command again" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("run the same command again\n")
+    assert main(["tiny", *SMALL, "--redo", "2_traces"], interrupted) == 130
+    assert capsys.readouterr().err.endswith("run the same command again, without --redo\n")
     assert main(["tiny", *SMALL], full) == 2
     assert "No space left on device" in capsys.readouterr().err
 

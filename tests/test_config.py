@@ -87,7 +87,9 @@ def test_each_row_of_the_table_is_a_default_or_has_its_reason(table, as_fields, 
     defaults = flatten(Config())
     for row, names in as_fields.items():
         for name in names:
-            assert defaults[name] == table[row], f"{row} is {table[row]} in the paper and {name} = {defaults[name]} here"
+            assert defaults[name] == table[row], (
+                f"{row} is {table[row]} in the paper and {name} = {defaults[name]} here"
+            )
 
 
 def test_the_numbers_that_the_text_gives_are_defaults_too():

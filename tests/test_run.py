@@ -27,14 +27,13 @@ from reference.stages.plan import stage_names
 from reference.stages.train_sft import sft_step
 
 ROOT = Path(__file__).parents[1]
-GSM8K = ROOT.parent / "shared" / "data" / "gsm8k"
 SMALL = """
     --data.limit 12 --data.test-limit 4 --difficulty.num-samples 4 --difficulty.max-new-tokens 32
     --grpo.batch-size 4 --grpo.mini-batch-size 2 --grpo.num-rollouts 4 --grpo.max-new-tokens 32 --grpo.save-every 1
     --sft.batch-size 8 --sft.lr 2e-5 --sft.save-every 1 --evaluation.pass-samples 8 --evaluation.max-new-tokens 32
     --sampler-rows 16
 """.split()
-MEASURED = {"receipt.json", "timing.jsonl", "environment.json"}  # they hold seconds, versions or what was begun when
+MEASURED = {"receipt.json", "timing.jsonl", "environment.json"}  # seconds and versions
 STAGES = stage_names(TINY)
 
 
@@ -219,10 +218,9 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(whole, an
     assert [name for name in first if first[name] != second[name]] == []
 
 
-@pytest.mark.skipif(not (GSM8K / "train.jsonl").exists(), reason="the real GSM8K is not in ../shared/data/gsm8k")
-def test_every_stage_works_on_real_gsm8k(tmp_path):
+def test_every_stage_works_on_real_gsm8k(gsm8k, tmp_path):
     """The stored base is nearly never right there: empty groups, long prompts and odd characters are the point."""
-    data = ("--data.train", str(GSM8K / "train.jsonl"), "--data.tests", f"gsm8k={GSM8K / 'test.jsonl'}")
+    data = ("--data.train", str(gsm8k / "train.jsonl"), "--data.tests", f"gsm8k={gsm8k / 'test.jsonl'}")
     process = run(tmp_path / "run", *data)
     assert process.returncode == 0, process.stderr
     check_noise(process)

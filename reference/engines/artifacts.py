@@ -1,26 +1,21 @@
-"""Files: a run's folder, its stages' receipts, and JSONL that survives being killed.
+"""Files: whole or not at all, and JSONL that survives being killed.
 
-A stage appends finished items to `NAME.partial`, sorts them into `NAME` when all are there, and is done when its
-`receipt.json` says so. A restart skips what is there. Folders and files appear whole, by rename.
+A stage appends finished items to `NAME.partial` and sorts them into `NAME` when all are there. A restart skips what is
+there.
 """
 
 import hashlib
 import json
 import os
-import shutil
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from reference.records import from_json, to_json
 
 Record = TypeVar("Record")
-RECEIPT = "receipt.json"
-
-
-class NothingMoreToDo(Exception):
-    """All stages that `--stages` asked for are done."""
+# What makes a checkpoint folder the model it is: weights, configuration, tokenizer, chat template.
+CHECKPOINT_FILES = (".safetensors", ".json", ".jinja", ".txt", ".model")
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -36,7 +31,12 @@ def write_whole(path: Path, text: str) -> None:
 
 def write_records(path: Path, records: Iterable) -> None:
     """One record a line, in the order given."""
-    write_whole(path, "".join(to_json(record) + "\n" for record in records))
+    write_whole(path, to_lines(records))
+
+
+def to_lines(records: Iterable) -> str:
+    """JSONL as text."""
+    return "".join(to_json(record) + "\n" for record in records)
 
 
 def read_records(path: Path, record_type: type[Record]) -> list[Record]:
@@ -46,12 +46,14 @@ def read_records(path: Path, record_type: type[Record]) -> list[Record]:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes; of a checkpoint folder, of its weights."""
+    """SHA-256 of a file's bytes; of a checkpoint folder, of its files by name. Raises ValueError where nothing is."""
     if path.is_dir():
         digest = hashlib.sha256()
-        for part in sorted(path.glob("*.safetensors")):
-            digest.update(file_hash(part).encode())
+        for part in sorted(part for part in path.iterdir() if part.suffix in CHECKPOINT_FILES):
+            digest.update(f"{part.name} {file_hash(part)}\n".encode())
         return digest.hexdigest()
+    if not path.exists():
+        raise ValueError(f"{path} is gone; --redo the stage that made it, or take another --out")
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -88,7 +90,7 @@ class RecordLog(Generic[Record]):
         new = [record for record in records if record.problem_id not in self.records]
         self.partial.parent.mkdir(parents=True, exist_ok=True)
         with open(self.partial, "a", encoding="utf-8") as file:
-            file.write("".join(to_json(record) + "\n" for record in new))
+            file.write(to_lines(new))
         self.records.update({record.problem_id: record for record in new})
 
     def finish(self) -> list[Record]:
@@ -127,163 +129,3 @@ class StepLog:
 
     def _text(self) -> str:
         return "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.rows)
-
-
-class StageFolder:
-    """One stage's folder. `is_done` means that its receipt is there and its outputs can be read."""
-
-    def __init__(self, path: Path, name: str, settings: Mapping[str, object], say: Callable[[str], None]):
-        self.path = path
-        self.name = name
-        self._say = say
-        self._started = time.monotonic()
-        self._receipt_path = path / RECEIPT
-        self._receipt = {"stage": name, "done": False, "settings": dict(settings), "inputs": {}}
-        self.is_done = False
-
-    def begin(self, inputs: Mapping[str, Path]) -> None:
-        """Take up the stage: see whether it is done, and that what it was begun with is what it is asked for now.
-
-        Raises:
-            ValueError: an input has changed since the stage began.
-        """
-        self._receipt["inputs"] = {name: file_hash(path) for name, path in sorted(inputs.items())}
-        if not self._receipt_path.exists():
-            write_whole(self._receipt_path, _pretty(self._receipt))
-            return
-        before = json.loads(self._receipt_path.read_text())
-        for name, digest in self._receipt["inputs"].items():
-            if before["inputs"].get(name) != digest:
-                raise ValueError(
-                    f"stage {self.name} was begun with another {name} than is there now; "
-                    f"run it again with --redo {self.name}, or take another --out"
-                )
-        self.is_done = before["done"]
-        if self.is_done:
-            self._say(f"{self.name:<26} kept from before ({_counted(before['counts'])})")
-
-    def log(self, file_name: str, record_type: type[Record]) -> RecordLog[Record]:
-        """The growing output `file_name` of this stage."""
-        return RecordLog(self.path / file_name, record_type)
-
-    def finish(self, counts: Mapping[str, object], note: str = "") -> None:
-        """Write the receipt and say the stage's line, with a note where there is something to say."""
-        seconds = round(time.monotonic() - self._started, 1)
-        write_whole(
-            self._receipt_path, _pretty({**self._receipt, "done": True, "counts": dict(counts), "seconds": seconds})
-        )
-        self.is_done = True
-        self._say(f"{self.name:<26} {_counted(counts)} · {seconds:.1f} s{note and ' · ' + note}")
-
-
-class RunFolder:
-    """`runs/<name>`: which stages are there, which are wanted, and with which settings it was begun."""
-
-    def __init__(
-        self,
-        path: Path,
-        settings: Mapping[str, object],
-        plan: Sequence[str],
-        *,
-        wanted: Sequence[str] = (),
-        redo: str | None = None,
-        say: Callable[[str], None] = print,
-    ):
-        self.path = path
-        self.problems_path = path / "problems.jsonl"
-        self.benchmarks_path = path / "benchmarks.jsonl"
-        self.settings = json.loads(json.dumps(settings))  # as they come back from a file
-        self.plan = list(plan)
-        self.say = say
-        self.wanted = [name for name in self.plan if _selected(name, wanted)] if wanted else self.plan
-        self._check_names(wanted, redo)
-        self._check_settings(redo)
-        if redo:
-            self._forget_from(redo)
-        write_whole(path / "config.json", _pretty(self.settings))
-
-    def _check_names(self, wanted: Sequence[str], redo: str | None) -> None:
-        for pattern in [*wanted, *([redo] if redo else [])]:
-            if not any(_selected(name, [pattern]) for name in self.plan):
-                raise ValueError(f"there is no stage {pattern!r}; the stages of this run are {', '.join(self.plan)}")
-
-    def _check_settings(self, redo: str | None) -> None:
-        """A run goes on with the settings it was begun with; `--redo` frees those that no kept stage has read."""
-        path = self.path / "config.json"
-        if not path.exists():
-            return
-        before = json.loads(path.read_text())
-        kept = self.plan[: self._first(redo)] if redo else []
-        bound = (
-            {name for stage in kept for name in self._receipt_settings(stage)} if redo else {*before, *self.settings}
-        )
-        for name in sorted(bound):
-            if before.get(name) != self.settings.get(name):
-                raise ValueError(
-                    f"{self.path} was begun with {name} = {before.get(name)!r}, and is now asked for "
-                    f"{self.settings.get(name)!r}: take another --out, or --redo the first stage that shall use it"
-                )
-
-    def _receipt_settings(self, stage: str) -> list[str]:
-        path = self.path / stage / RECEIPT
-        return list(json.loads(path.read_text())["settings"]) if path.exists() else []
-
-    def _first(self, pattern: str) -> int:
-        return next(at for at, name in enumerate(self.plan) if _selected(name, [pattern]))
-
-    def _forget_from(self, redo: str) -> None:
-        for name in self.plan[self._first(redo) :]:
-            shutil.rmtree(self.path / name, ignore_errors=True)
-
-    def keep(self, file_name: str, records: Iterable) -> Path:
-        """Put the run's own copy of its input records into the folder.
-
-        Raises:
-            ValueError: the run was begun with other records.
-        """
-        path, text = self.path / file_name, "".join(to_json(record) + "\n" for record in records)
-        if not path.exists():
-            write_whole(path, text)
-        elif path.read_text(encoding="utf-8") != text:
-            raise ValueError(f"{path} holds other records than this run is now given; take another --out")
-        return path
-
-    def stage(self, name: str, reads: Sequence[str], inputs: Mapping[str, Path]) -> StageFolder:
-        """Take up a stage. `reads`: the settings, or sections of settings, that it depends on.
-
-        Raises:
-            NothingMoreToDo: this stage and all after it were not asked for.
-            ValueError: it was not asked for, is not done, and a stage that was asked for comes after it.
-        """
-        assert name in self.plan, f"{name} is not in the plan {self.plan}"
-        settings = {key: value for key, value in self.settings.items() if _selected(key.replace(".", "/"), reads)}
-        stage = StageFolder(self.path / name, name, settings, self.say)
-        if name not in self.wanted and not self.is_done(name):
-            later = [other for other in self.wanted if self.plan.index(other) > self.plan.index(name)]
-            if not later:
-                raise NothingMoreToDo
-            raise ValueError(f"stage {later[0]} needs {name}, which is not done yet; add it to --stages")
-        stage.begin(inputs)
-        return stage
-
-    def wants(self, name: str) -> bool:
-        """Whether an optional stage (an evaluation) was asked for or is there already."""
-        return name in self.wanted or self.is_done(name)
-
-    def is_done(self, name: str) -> bool:
-        """Whether the stage's receipt says so."""
-        path = self.path / name / RECEIPT
-        return path.exists() and json.loads(path.read_text())["done"]
-
-
-def _selected(name: str, patterns: Sequence[str]) -> bool:
-    """`iter1` selects `iter1` and all of `iter1/...`."""
-    return any(name == pattern or name.startswith(pattern.rstrip("/") + "/") for pattern in patterns)
-
-
-def _pretty(values: Mapping[str, object]) -> str:
-    return json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _counted(counts: Mapping[str, object]) -> str:
-    return ", ".join(f"{value} {name}" for name, value in counts.items())

@@ -31,4 +31,15 @@ def _problem(line: str, problem_id: str, where: str) -> Problem:
     gold = extract_answer(answer) if isinstance(answer, str) else None
     if gold is None or not isinstance(question, str) or not question.strip():
         raise ValueError(f"{where}: expected a question and an answer that ends in `#### NUMBER`, got {line[:60]!r}")
+    if not (_is_text(question) and _is_text(answer)):
+        raise ValueError(f"{where}: half of a surrogate pair is no text; write the sign itself or both halves")
     return Problem(problem_id, question, gold, answer)
+
+
+def _is_text(value: str) -> bool:
+    """JSON can spell half of a surrogate pair, which no UTF-8 file can hold."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

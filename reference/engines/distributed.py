@@ -1,5 +1,7 @@
 """Accelerate: the device, the processes, the optimizer step. The only file that imports it."""
 
+import os
+
 import torch
 from accelerate import Accelerator
 
@@ -15,7 +17,7 @@ class Process:
                 "launch it with `accelerate launch --num_processes 1 run_paper.py`"
             )
         self.device: torch.device = self._accelerator.device
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(1)  # on small models a second thread costs more than it brings
 
     @property

@@ -8,7 +8,6 @@ only things that shape the distribution: a checkpoint's `generation_config` (top
 Shapes: P prompts, R rows (a row is one sample of one prompt), L cached positions, V words.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -203,11 +202,11 @@ def _take_rows(cache: Cache, rows: torch.Tensor) -> None:
 
 
 def _uniforms(seeds: Sequence[int], sampling: Sampling, device: torch.device) -> torch.Tensor | None:
-    """One uniform number in [0, 1) for each row and token, from the row's own counter-based stream."""
+    """One uniform number in [0, 1] for each row and token, from the row's own counter-based stream."""
     if sampling.temperature == 0:
         return None
     streams = [np.random.Generator(np.random.Philox(seed)).random(sampling.max_new_tokens) for seed in seeds]
-    return torch.tensor(np.stack(streams), dtype=torch.float32, device=device).clamp(max=math.nextafter(1.0, 0.0))
+    return torch.tensor(np.stack(streams), dtype=torch.float32, device=device)
 
 
 def _choose(logits_RV: torch.Tensor, uniforms_R: torch.Tensor | None, sampling: Sampling) -> torch.Tensor:

@@ -10,10 +10,30 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from huggingface_hub import snapshot_download
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from reference.engines.artifacts import CHECKPOINT_FILES
 from reference.paper.tokens import head_logprobs, token_entropy
+
+
+def checkpoint_folder(path: str) -> Path:
+    """A checkpoint folder as it is; the name of a model on the Hugging Face hub as the folder it is downloaded to.
+
+    Raises:
+        ValueError: neither a folder nor a model that can be downloaded.
+    """
+    if Path(path).is_dir():
+        return Path(path)
+    try:
+        return Path(snapshot_download(path, allow_patterns=[f"*{suffix}" for suffix in CHECKPOINT_FILES]))
+    except (OSError, ValueError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise ValueError(
+            f"there is no folder {path!r}, and no such model could be downloaded ({reason}); "
+            "give --model.path a checkpoint folder or a hub name"
+        ) from error
 
 
 def load_causal_lm(checkpoint: Path | str, dtype: torch.dtype) -> PreTrainedModel:

@@ -5,8 +5,9 @@ So each story has an answer by construction and none is ever thrown away. The vo
 because a model of a few hundred thousand parameters has to read it.
 """
 
+from collections.abc import Sequence
 from random import Random
-from typing import NamedTuple, Sequence
+from typing import NamedTuple
 
 LARGEST = 99
 LARGEST_START = 50

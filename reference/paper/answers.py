@@ -9,8 +9,8 @@ import re
 # What may stand between the mark and the number: spaces, bold, currency, LaTeX wrappers.
 # Possessive (*+), since a model in training writes thousands of spaces.
 _WRAPPERS = r"(?:[ \t\u00a0*_`$\u20ac\u00a3(\[{]|\\(?:boxed|mathbf|text)\{|\\[$(\[!,;])*+"
-# The number ends here: not inside a longer number, a fraction, a time or a power of ten.
-_END = r"(?![0-9]|[.,][0-9]|[ \t]+[0-9]|\s*[/:^]\s*[0-9]|[eE][+-]?[0-9])"
+# The number ends here: not inside a longer number, a fraction, a time, a range, a calculation or a power.
+_END = r"(?![0-9]|[.,][0-9]|[ \t]+[0-9]|\s*[/:^+*\-\u2212\u2013\u00d7\u00f7]\s*\$?[0-9]|[eE][+-]?[0-9]|[\u00b2\u00b3])"
 _NUMBERED_HEADING = re.compile(r"#+\s*[0-9]+[.)]\s+\S")
 _ANSWER = re.compile(
     rf"{_WRAPPERS}(?P<sign>[+\-\u2212]?){_WRAPPERS}"
@@ -34,7 +34,8 @@ def extract_answer(text: str) -> str | None:
     """Ans(o): the number that follows the last `####` on its line, as a normalised decimal string.
 
     Tolerates `$`, thousands commas, spaces, a trailing full stop, bold, `\\boxed{}` and a unit behind the number.
-    A fraction, a time, a number in scientific notation or two numbers in a row are no decimal: None. Never raises.
+    A fraction, a time, a calculation, a number in scientific notation or two numbers in a row are no decimal: None.
+    Never raises.
     """
     before, mark, after = text.rpartition(ANSWER_MARK)
     return normalize_number(after.split("\n", 1)[0]) if mark else None

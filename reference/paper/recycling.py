@@ -169,7 +169,9 @@ def repair_example(problem: Problem, response: str, diagnosis: Diagnosis, prompt
     """Eq. (18), D_repair: (q, p_pre, f_err, h_fix) -> s_next."""
     prefix = correct_prefix(response, diagnosis.first_error)
     messages = repair_messages(prompts, problem, prefix, diagnosis.first_error, diagnosis.minimal_fix)
-    return SFTExample(problem.id, ExampleKind.REPAIR, (*messages, Message("assistant", diagnosis.correct_next_step)))
+    return SFTExample(
+        problem.id, ExampleKind.REPAIR, (*messages, Message("assistant", diagnosis.correct_next_step.strip()))
+    )
 
 
 def new_trace_example(problem: Problem, diagnosis: Diagnosis, prompts: Prompts) -> SFTExample:

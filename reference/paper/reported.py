@@ -1,18 +1,18 @@
 """The paper's tables as it prints them, to set a reproduction beside. Nothing here enters the method.
 
-Slips are kept as printed and marked D1 to D9 where they stand:
+Slips are kept as printed and marked A1 to A9, as in docs/ambiguities.md, where they stand:
 
-D1  The MAWPS column mixes three test sets: the base and baseline rows fit 520 problems, the authors' own rows 355,
+A1  The MAWPS column mixes three test sets: the base and baseline rows fit 520 problems, the authors' own rows 355,
     iterations 3 and 4 of Table 11 fit 351, which is also Table 7's number. MAWPS figures cannot be compared.
-D2  50.38 on GSM8K-Platinum is no k/1209 (609 gives 50.37, 610 gives 50.46); it is 665/1320.
-D3  Three cells are cut off, not rounded.
-D4  51.37 on SVAMP is no k/300 (154 gives 51.33); the printed average was computed from it.
-D5  Table 7 has 1320 GSM8K test problems; the official file has 1319.
-D6  The text calls the gains consistent across benchmarks; DURIT is ahead on Llama's SVAMP and MATH500.
-D7  Chance is 25% on LogiQA's four options, so a figure far below it measures the answers' format more than the
+A2  50.38 on GSM8K-Platinum is no k/1209 (609 gives 50.37, 610 gives 50.46); it is 665/1320.
+A3  Three cells are cut off, not rounded.
+A4  51.37 on SVAMP is no k/300 (154 gives 51.33); the printed average was computed from it.
+A5  Table 7 has 1320 GSM8K test problems; the official file has 1319.
+A6  The text calls the gains consistent across benchmarks; DURIT is ahead on Llama's SVAMP and MATH500.
+A7  Chance is 25% on LogiQA's four options, so a figure far below it measures the answers' format more than the
     reasoning. The same holds for Llama's base row on MAWPS.
-D8  Table 3's first row is below Table 10's Bridged-Hard row, which has no RL at all: GRPO without the exclusion hurts.
-D9  The text says that removing Compress and Drop hurts most in the end; on Qwen it hurts least.
+A8  Table 3's first row is below Table 10's Bridged-Hard row, which has no RL at all: GRPO without the exclusion hurts.
+A9  The text says that removing Compress and Drop hurts most in the end; on Qwen it hurts least.
 """
 
 from collections.abc import Mapping
@@ -72,7 +72,7 @@ class BridgedUnit(NamedTuple):
     action: Action
 
 
-# Table 1: the main results. MAWPS: D1. LogiQA: D7.
+# Table 1: the main results. MAWPS: A1. LogiQA: A7.
 TABLE_1: Mapping[str, Mapping[str, Row]] = {
     QWEN: {
         "Base": Row(45.74, 54.23, 54.67, 27.80, 14.44, 39.38),
@@ -89,14 +89,14 @@ TABLE_1: Mapping[str, Mapping[str, Row]] = {
         "CoT-Dis": Row(48.06, 56.92, 57.67, 24.60, 21.81, 41.81),
         "STaR": Row(36.31, 52.50, 54.33, 20.00, 8.45, 34.32),
         "GRPO": Row(48.39, 59.23, 57.67, 26.40, 4.45, 39.23),
-        "PRewrite": Row(35.81, 41.34, 46.00, 18.80, 3.53, 29.10),  # MAWPS: D3, 215/520
+        "PRewrite": Row(35.81, 41.34, 46.00, 18.80, 3.53, 29.10),  # MAWPS: A3, 215/520
         "Vanilla-KD": Row(42.35, 64.23, 62.67, 22.40, 7.99, 39.93),
         "DURIT": Row(52.36, 62.31, 66.00, 27.60, 19.82, 45.62),
-        "Our Model": Row(54.18, 72.68, 65.67, 26.60, 23.50, 48.53),  # SVAMP, MATH500: D6
+        "Our Model": Row(54.18, 72.68, 65.67, 26.60, 23.50, 48.53),  # SVAMP, MATH500: A6
     },
 }
 
-# Table 2: Bridge without some of its operations (D9)
+# Table 2: Bridge without some of its operations (A9)
 TABLE_2: Mapping[str, Mapping[str, BridgeAblation]] = {
     QWEN: {
         "w/o Expand": BridgeAblation(75.11, 43.89),
@@ -114,7 +114,7 @@ TABLE_2: Mapping[str, Mapping[str, BridgeAblation]] = {
     },
 }
 
-# Table 3: what to do with all-zero-reward problems; average accuracy in percent (D8)
+# Table 3: what to do with all-zero-reward problems; average accuracy in percent (A8)
 TABLE_3: Mapping[str, Mapping[str, float]] = {
     QWEN: {
         "Initial SFT + GRPO": 42.16,
@@ -199,9 +199,9 @@ TABLE_6: Mapping[str, Setting] = {
 
 # Table 7: the data sets
 TABLE_7: Mapping[str, DatasetSize] = {
-    "GSM8K": DatasetSize(7473, 1320),  # D5
+    "GSM8K": DatasetSize(7473, 1320),  # A5
     "GSM8K-Platinum": DatasetSize(None, 1209),
-    "MAWPS": DatasetSize(None, 351),  # D1
+    "MAWPS": DatasetSize(None, 351),  # A1
     "SVAMP": DatasetSize(None, 300),
     "MATH500": DatasetSize(None, 500),
     "LogiQA": DatasetSize(None, 651),
@@ -225,7 +225,7 @@ TABLE_9_TOKENS: Mapping[str, Distribution] = {
     LLAMA: Distribution(287.94, 99, 183, 213, 267, 5669),
 }
 
-# Table 10: one part of the method after the other. MAWPS: D1. LogiQA: D7.
+# Table 10: one part of the method after the other. MAWPS: A1. LogiQA: A7.
 TABLE_10: Mapping[str, Mapping[str, Row]] = {
     QWEN: {
         "Base": Row(45.74, 54.23, 54.67, 27.80, 14.44, 39.38),
@@ -234,14 +234,14 @@ TABLE_10: Mapping[str, Mapping[str, Row]] = {
         "SFT-Medium -> Raw-Hard": Row(48.80, 58.03, 56.67, 30.00, 17.05, 42.11),
         "SFT-Medium -> Bridged-Hard": Row(49.46, 59.44, 57.33, 29.60, 18.89, 42.94),
         "SFT-Medium -> Bridged-Hard + GRPO": Row(49.71, 59.72, 58.00, 30.60, 22.73, 44.15),
-        "SFT-Medium -> Bridged-Hard + GRPO + Recycling": Row(50.38, 60.56, 59.33, 31.80, 24.27, 45.27),  # Platinum: D2
+        "SFT-Medium -> Bridged-Hard + GRPO + Recycling": Row(50.38, 60.56, 59.33, 31.80, 24.27, 45.27),  # Platinum: A2
         "Full Model": Row(54.51, 63.94, 64.00, 33.60, 32.41, 49.69),
     },
     LLAMA: {
         "Base": Row(30.52, 5.77, 20.67, 22.60, 1.54, 16.22),
-        "SFT-Mixed": Row(45.90, 45.63, 49.33, 24.20, 15.36, 36.08),  # Platinum: D3, 555/1209
-        "SFT-Medium": Row(46.23, 48.45, 48.67, 24.80, 16.28, 36.89),  # Platinum: D3, 559/1209
-        "SFT-Medium -> Raw-Hard": Row(47.48, 49.86, 51.37, 24.40, 17.05, 38.03),  # SVAMP: D4
+        "SFT-Mixed": Row(45.90, 45.63, 49.33, 24.20, 15.36, 36.08),  # Platinum: A3, 555/1209
+        "SFT-Medium": Row(46.23, 48.45, 48.67, 24.80, 16.28, 36.89),  # Platinum: A3, 559/1209
+        "SFT-Medium -> Raw-Hard": Row(47.48, 49.86, 51.37, 24.40, 17.05, 38.03),  # SVAMP: A4
         "SFT-Medium -> Bridged-Hard": Row(48.22, 52.68, 54.00, 25.20, 18.13, 39.65),
         "SFT-Medium -> Bridged-Hard + GRPO": Row(49.21, 58.59, 55.67, 25.60, 19.20, 41.65),
         "SFT-Medium -> Bridged-Hard + GRPO + Recycling": Row(50.29, 61.41, 58.33, 25.00, 20.12, 43.03),
@@ -249,10 +249,10 @@ TABLE_10: Mapping[str, Mapping[str, Row]] = {
     },
 }
 
-# Table 11: accuracy by iteration, Qwen only; 0 is the base model. MAWPS: D1.
+# Table 11: accuracy by iteration, Qwen only; 0 is the base model. MAWPS: A1.
 TABLE_11: Mapping[int, Row] = {
     0: Row(45.74, 54.23, 54.67, 27.80, 14.44, 39.38),
-    1: Row(50.38, 60.56, 59.33, 31.80, 24.27, 45.27),  # Platinum: D2
+    1: Row(50.38, 60.56, 59.33, 31.80, 24.27, 45.27),  # Platinum: A2
     2: Row(54.51, 63.94, 64.00, 33.60, 32.41, 49.69),
     3: Row(44.09, 58.97, 58.67, 26.20, 25.35, 42.66),
     4: Row(41.85, 55.56, 57.33, 22.40, 21.97, 39.82),

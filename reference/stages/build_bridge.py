@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from reference.config import Config
-from reference.engines.artifacts import RunFolder, read_records, write_whole
+from reference.engines.artifacts import read_records, write_whole
 from reference.engines.learner import frozen_policy
 from reference.engines.progress import with_progress
+from reference.engines.run_folder import RunFolder
 from reference.engines.student import PolicyStepScorer, Student
 from reference.interfaces import Teacher, UnusableAnswer
 from reference.paper.bridge import bridge_trace
@@ -44,7 +45,9 @@ def build_bridge(
 ) -> tuple[list[BridgedTrace], Calibration]:
     """Bridge every hard trace; also the thresholds of near-miss scoring, which Table 9 takes from the same traces."""
     inputs = {"train": run.problems_path, "traces": run.path / "2_traces" / "traces.jsonl", "base": student.base}
-    stage = run.stage(STAGE, ("seed", "model", "data", "bridge", "recycling"), inputs)
+    inputs["prompts"] = run.prompts_path
+    reads = ("seed", "model", "bridge", "recycling.tau_length", "recycling.tau_steps")
+    stage = run.stage(STAGE, reads, inputs)
     calibration_path = stage.path / "calibration.json"
     if stage.is_done:
         taus = json.loads(calibration_path.read_text())["used"]

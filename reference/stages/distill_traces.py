@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from reference.engines.artifacts import RunFolder, read_records
+from reference.engines.artifacts import read_records
 from reference.engines.progress import with_progress
+from reference.engines.run_folder import RunFolder
 from reference.engines.student import Student
 from reference.interfaces import Teacher, UnusableAnswer
 from reference.paper.answers import extract_answer, is_correct
@@ -17,8 +18,9 @@ def distill_traces(
     run: RunFolder, problems: Sequence[Problem], graded: Sequence[Graded], student: Student, teacher: Teacher
 ) -> list[Trace]:
     """One trace for each problem that is not simple; a trace with another answer than the gold one is rejected."""
-    inputs = {"train": run.problems_path, "difficulty": run.path / "1_difficulty" / "difficulty.jsonl"}
-    stage = run.stage(STAGE, ("seed", "model", "data"), inputs)
+    difficulty = run.path / "1_difficulty" / "difficulty.jsonl"
+    inputs = {"train": run.problems_path, "prompts": run.prompts_path, "difficulty": difficulty, "base": student.base}
+    stage = run.stage(STAGE, ("seed", "model"), inputs)
     if stage.is_done:
         return read_records(stage.path / "traces.jsonl", Trace)
     taught = {record.problem_id for record in graded if record.group is not DifficultyGroup.SIMPLE}

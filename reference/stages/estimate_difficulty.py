@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from reference.config import Config
-from reference.engines.artifacts import RunFolder, read_records
+from reference.engines.artifacts import read_records
 from reference.engines.batches import in_batches
 from reference.engines.progress import with_progress
+from reference.engines.run_folder import RunFolder
 from reference.engines.student import Student
 from reference.interfaces import Sampling
 from reference.paper.answers import reward
@@ -19,8 +20,8 @@ STAGE = "1_difficulty"
 
 def estimate_difficulty(run: RunFolder, config: Config, problems: Sequence[Problem], student: Student) -> list[Graded]:
     """Grade every training problem with the base model, once for the whole run (ambiguity A13)."""
-    reads = ("seed", "sampler_rows", "model", "data", "difficulty")
-    stage = run.stage(STAGE, reads, {"train": run.problems_path, "base": student.base})
+    inputs = {"train": run.problems_path, "prompts": run.prompts_path, "base": student.base}
+    stage = run.stage(STAGE, ("seed", "sampler_rows", "model", "difficulty"), inputs)
     if stage.is_done:
         return read_records(stage.path / "difficulty.jsonl", Graded)
     n = config.difficulty.num_samples

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from reference.config import Config
-from reference.engines.artifacts import RunFolder, StageFolder, read_records, write_records
+from reference.engines.artifacts import read_records, write_records
 from reference.engines.batches import in_batches
 from reference.engines.progress import with_progress
+from reference.engines.run_folder import RunFolder, StageFolder
 from reference.engines.student import Student
 from reference.interfaces import Sampling
 from reference.paper.answers import extract_answer, is_correct
@@ -32,8 +33,9 @@ def evaluate(
     stage_name = f"eval/{name.replace('/', '-')}"
     if not run.wants(stage_name):
         return
-    inputs = {"checkpoint": checkpoint, "benchmarks": run.benchmarks_path}
-    stage = run.stage(stage_name, ("seed", "sampler_rows", "model", "data", "evaluation"), inputs)
+    inputs = {"checkpoint": checkpoint, "benchmarks": run.benchmarks_path, "prompts": run.prompts_path}
+    reads = ("seed", "sampler_rows", "model", "data.max_prompt_tokens", "evaluation")
+    stage = run.stage(stage_name, reads, inputs)
     if stage.is_done:
         _collect(run)
         return

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reference.config import Config, GRPOConfig
-from reference.engines.artifacts import RunFolder, read_records
+from reference.engines.artifacts import read_records
 from reference.engines.batches import in_batches
 from reference.engines.progress import with_progress
+from reference.engines.run_folder import RunFolder
 from reference.engines.student import Student
 from reference.interfaces import Sampling
 from reference.paper.answers import reward
@@ -15,14 +16,16 @@ from reference.paper.recycling import split_by_reward
 from reference.records import Problem, RolloutGroup
 from reference.seeds import seed_of
 
+# What `rollout_groups` reads: a change of the learning rate needs no new rollouts.
+ROLLOUT_SETTINGS = tuple(f"grpo.{name}" for name in ("num_rollouts", "temperature", "top_p", "max_new_tokens"))
+
 
 def filter_rewards(
     run: RunFolder, config: Config, name: str, policy: Path, problems: Sequence[Problem], student: Student
 ) -> tuple[list[RolloutGroup], list[RolloutGroup]]:
     """D_con and D_fail over all training problems (D_cand, ambiguity A26), once per iteration (ambiguity A25)."""
-    stage = run.stage(
-        name, ("seed", "sampler_rows", "model", "data", "grpo"), {"train": run.problems_path, "policy": policy}
-    )
+    inputs = {"train": run.problems_path, "prompts": run.prompts_path, "policy": policy}
+    stage = run.stage(name, ("seed", "sampler_rows", "model", *ROLLOUT_SETTINGS), inputs)
     if stage.is_done:
         return split_by_reward(read_records(stage.path / "rollouts.jsonl", RolloutGroup))
     student.sampler.load(policy)

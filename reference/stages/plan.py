@@ -81,7 +81,7 @@ def expected_work(
 
 def describe(expected: Sequence[Expected]) -> str:
     """The expected work as a table with its sums."""
-    lines = [f"{'stage':26}{'size':>42}{'rollouts':>12}{'teacher calls':>15}{'their tokens':>14}"]
+    lines = [f"{'stage':28}{'size':>42}{'rollouts':>12}{'teacher calls':>15}{'their tokens':>14}"]
     total = Expected(
         "all together",
         "",
@@ -91,7 +91,7 @@ def describe(expected: Sequence[Expected]) -> str:
     )
     for work in [*expected, total]:
         lines.append(
-            f"{work.stage:26}{work.size:>42}{work.rollouts or '':>12}{work.teacher_calls or '':>15}"
+            f"{work.stage:28}{work.size:>42}{work.rollouts or '':>12}{work.teacher_calls or '':>15}"
             f"{work.teacher_tokens or '':>14}"
         )
     return "\n".join(lines)

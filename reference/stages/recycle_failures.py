@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from reference.config import Config
-from reference.engines.artifacts import RunFolder, read_records
+from reference.engines.artifacts import read_records
 from reference.engines.progress import with_progress
+from reference.engines.run_folder import RunFolder
 from reference.engines.student import Student
 from reference.interfaces import Teacher, UnusableAnswer
 from reference.paper.recycling import diagnose, incorrect_responses, recycled_set, select_near_miss
@@ -24,19 +25,16 @@ def recycle_failures(
 ) -> list[SFTExample]:
     """D_rec of this iteration: three examples for each failed problem that the teacher can diagnose."""
     inputs = {
+        "train": run.problems_path,
+        "prompts": run.prompts_path,
         "rollouts": run.path / name.replace("4_recycle", "2_filter") / "rollouts.jsonl",
         "calibration": run.path / "3_bridge" / "calibration.json",
     }
-    stage = run.stage(name, ("seed", "model", "data", "recycling"), inputs)
+    stage = run.stage(name, ("seed", "model", "recycling"), inputs)
     by_id = {problem.id: problem for problem in problems}
     if stage.is_done:
         records = read_records(stage.path / "diagnosed.jsonl", Diagnosed)
         return _examples(records, by_id, student)
-    if failed and (calibration.tau_length is None or calibration.tau_steps is None):
-        raise ValueError(
-            "near-miss scoring takes its thresholds from the teacher's traces (Table 9), and no problem needed one; "
-            "give --recycling.tau-length and --recycling.tau-steps"
-        )
     diagnosed, rejected = stage.log("diagnosed.jsonl", Diagnosed), stage.log("rejected.jsonl", Rejected)
     for group in with_progress(failed, len(failed), name):
         if group.problem_id in diagnosed or group.problem_id in rejected:
@@ -61,7 +59,12 @@ def recycle_failures(
 def _diagnosed(
     group: RolloutGroup, problem: Problem, config: Config, calibration: Calibration, teacher: Teacher
 ) -> Diagnosed:
-    """The near miss of one failed problem, and what the teacher says of it."""
+    """The near miss of one failed problem, and what the teacher says of it. Raises UnusableAnswer."""
+    if calibration.tau_length is None or calibration.tau_steps is None:
+        raise UnusableAnswer(
+            "no near miss without the thresholds of Table 9: the teacher has no usable trace to measure them on; "
+            "give --recycling.tau-length and --recycling.tau-steps"
+        )
     candidates = incorrect_responses(group)
     index, score = select_near_miss(
         candidates,

@@ -69,17 +69,23 @@ def _reported(model: str, stage: str) -> str:
 
 
 def seeds_table(runs: Sequence[Sequence[Evaluation]]) -> str:
-    """Mean (sample standard deviation) over runs that have the same stages: of greedy accuracy, average and pass@8."""
-    stages = list(dict.fromkeys(result.stage for result in runs[0]))
+    """Mean (sample standard deviation) over runs of the same stages: of greedy accuracy, average and pass@8.
+
+    Raises:
+        ValueError: the runs have not evaluated the same stages on the same benchmarks.
+    """
+    evaluated = [[(result.stage, result.benchmark) for result in results] for results in runs]
+    if any(pairs != evaluated[0] for pairs in evaluated):
+        raise ValueError("these runs have not evaluated the same stages and benchmarks; let the unfinished ones end")
+    stages = list(dict.fromkeys(stage for stage, _ in evaluated[0]))
     lines = ["| stage | accuracy | average | pass@8 |", "|---|---|---|---|"]
     for stage in stages:
         rows = [[result for result in results if result.stage == stage] for results in runs]
         accuracy = [100 * row[0].accuracy for row in rows]
         average = [100 * statistics.fmean(result.accuracy for result in row) for row in rows]
         sampled = [100 * row[0].pass_at_8 for row in rows if row[0].pass_at_8 is not None]
-        lines.append(
-            f"| {stage} | {_mean_and_deviation(accuracy)} | {_mean_and_deviation(average)} | {_mean_and_deviation(sampled)} |"
-        )
+        cells = [stage, *(_mean_and_deviation(values) for values in (accuracy, average, sampled))]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -93,8 +99,11 @@ def main() -> None:
     """Read the runs named on the command line and print their table."""
     parser = argparse.ArgumentParser(description="Mean and standard deviation over several runs.")
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
-    folders = parser.parse_args().runs
-    print(seeds_table([read_records(folder / "eval" / "results.jsonl", Evaluation) for folder in folders]))
+    paths = [folder / "eval" / "results.jsonl" for folder in parser.parse_args().runs]
+    try:
+        print(seeds_table([read_records(path, Evaluation) for path in paths]))
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
 
 
 if __name__ == "__main__":

@@ -9,11 +9,12 @@ from random import Random
 import torch
 
 from reference.config import Config, GRPOConfig
-from reference.engines.artifacts import RunFolder, StageFolder, StepLog
+from reference.engines.artifacts import StepLog
 from reference.engines.batches import in_batches, pad_right, response_mask, token_batches
 from reference.engines.learner import Learner, compute_type, frozen_policy
 from reference.engines.policy import Policy
 from reference.engines.progress import with_progress
+from reference.engines.run_folder import RunFolder, StageFolder
 from reference.engines.student import Student
 from reference.paper.grpo import group_advantages, grpo_loss, is_clipped, low_variance_kl, policy_ratio
 from reference.paper.tokens import mean_over_tokens
@@ -40,14 +41,13 @@ def train_grpo(
 
     The reference policy is `start` itself (ambiguity A29).
     """
-    stage = run.stage(
-        name,
-        ("seed", "sampler_rows", "model", "grpo"),
-        {"start": start, "rollouts": run.path / name.replace("3_grpo", "2_filter") / "rollouts.jsonl"},
-    )
+    rollouts = run.path / name.replace("3_grpo", "2_filter") / "rollouts.jsonl"
+    inputs = {"start": start, "train": run.problems_path, "prompts": run.prompts_path, "rollouts": rollouts}
+    stage = run.stage(name, ("seed", "sampler_rows", "model", "grpo"), inputs)
     checkpoint = stage.path / "checkpoint"
     if stage.is_done:
-        return checkpoint if checkpoint.exists() else start
+        stage.path.joinpath("state.pt").unlink(missing_ok=True)  # of a stage that was killed behind its receipt
+        return checkpoint if stage.counts["steps"] else start
     if not problems:
         stage.finish({"problems": 0, "steps": 0}, note="no response was ever right, the model stays as it was")
         return start

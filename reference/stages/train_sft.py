@@ -8,13 +8,14 @@ from random import Random
 import torch
 
 from reference.config import Config, SFTConfig
-from reference.engines.artifacts import RunFolder, StageFolder, StepLog
+from reference.engines.artifacts import StepLog
 from reference.engines.batches import in_batches, pad_right, response_mask, token_batches
 from reference.engines.chat import Chat, TokenizedExample
 from reference.engines.learner import Learner
 from reference.engines.progress import with_progress
+from reference.engines.run_folder import RunFolder, StageFolder
 from reference.engines.student import Student
-from reference.paper.answers import ANSWER_MARK
+from reference.paper.answers import extract_answer
 from reference.paper.sft import cosine_schedule, sft_loss
 from reference.records import SFTExample
 from reference.seeds import seed_of
@@ -38,7 +39,8 @@ def train_sft(
     run.keep(f"{name}/examples.jsonl", examples)
     checkpoint = stage.path / "checkpoint"
     if stage.is_done:
-        return checkpoint if checkpoint.exists() else start
+        stage.path.joinpath("state.pt").unlink(missing_ok=True)  # of a stage that was killed behind its receipt
+        return checkpoint if stage.counts["steps"] else start
     tokenized = tokenize(examples, student.chat, config.sft.max_length)
     counts = {
         "examples": len(examples),
@@ -62,13 +64,19 @@ def tokenize(examples: Sequence[SFTExample], chat: Chat, max_length: int) -> Tok
         tokens = chat.example_ids(example.messages)
         if len(tokens.token_ids) > max_length:
             truncated += 1
-            answers_lost += ANSWER_MARK in example.messages[-1].content
-            tokens = TokenizedExample(tokens.token_ids[:max_length], tokens.prompt_length)
+            cut = TokenizedExample(tokens.token_ids[:max_length], tokens.prompt_length)
+            answers_lost += _answer(tokens, chat) != _answer(cut, chat)
+            tokens = cut
         if len(tokens.token_ids) > tokens.prompt_length:
             kept.append(tokens)
         else:
             empty += 1
     return Tokenized(kept, truncated, answers_lost, empty)
+
+
+def _answer(tokens: TokenizedExample, chat: Chat) -> str | None:
+    """The final answer that stands in the supervised tokens, if any."""
+    return extract_answer(chat.tokenizer.decode(tokens.token_ids[tokens.prompt_length :], skip_special_tokens=True))
 
 
 def _train(

@@ -1,4 +1,4 @@
-"""Files that survive being killed, and receipts that say what is done."""
+"""Files that are whole or not there, and logs that survive being killed."""
 
 import json
 import os
@@ -6,10 +6,7 @@ import os
 import pytest
 
 from reference.engines.artifacts import (
-    NothingMoreToDo,
     RecordLog,
-    RunFolder,
-    StageFolder,
     StepLog,
     file_hash,
     read_records,
@@ -17,9 +14,6 @@ from reference.engines.artifacts import (
     write_whole,
 )
 from reference.records import Rejected
-
-PLAN = ["eval/base", "1_difficulty", "2_traces", "iter1/1_sft/1_medium", "iter1/2_filter", "iter2/2_filter"]
-SETTINGS = {"seed": 1, "sft.lr": 0.1, "sft.betas": (0.9, 0.95), "grpo.kl_coef": 0.001, "data.limit": None}
 
 
 def items(*ids):
@@ -54,13 +48,20 @@ def test_records_come_back_in_the_order_they_were_written(tmp_path):
         read_records(tmp_path / "r.jsonl", Rejected)
 
 
-def test_a_checkpoints_hash_is_that_of_its_weights(tmp_path):
-    for name, weights in [("a", b"1"), ("b", b"1"), ("c", b"2")]:
+def test_a_checkpoints_hash_is_that_of_all_that_makes_the_model(tmp_path):
+    for name in ("a", "b", "weights", "template", "lacking"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "model.safetensors").write_bytes(weights)
-        (tmp_path / name / "config.json").write_text(name)
-    assert file_hash(tmp_path / "a") == file_hash(tmp_path / "b") != file_hash(tmp_path / "c")
-    assert file_hash(tmp_path / "a" / "config.json") != file_hash(tmp_path / "b" / "config.json")
+        (tmp_path / name / "model.safetensors").write_bytes(b"2" if name == "weights" else b"1")
+        (tmp_path / name / "chat_template.jinja").write_text("other" if name == "template" else "same")
+        (tmp_path / name / "notes.md").write_text(name)
+    (tmp_path / "lacking" / "chat_template.jinja").unlink()
+    hashes = {name: file_hash(tmp_path / name) for name in ("a", "b", "weights", "template", "lacking")}
+    assert hashes["a"] == hashes["b"] and len(set(hashes.values())) == 4
+
+
+def test_what_is_gone_has_no_hash(tmp_path):
+    with pytest.raises(ValueError, match="checkpoint is gone; --redo"):
+        file_hash(tmp_path / "checkpoint")
 
 
 def test_a_log_finishes_sorted_by_problem_id(tmp_path):
@@ -162,163 +163,3 @@ def test_a_metric_that_is_no_number_is_never_written(tmp_path):
     log.add({"loss": float("nan")})
     with pytest.raises(ValueError):
         log.finish()
-
-
-@pytest.fixture
-def given(tmp_path):
-    (tmp_path / "given.jsonl").write_text("one\n")
-    return {"train": tmp_path / "given.jsonl"}
-
-
-def stage_folder(tmp_path, said=None):
-    return StageFolder(tmp_path / "1_difficulty", "1_difficulty", {"seed": 1}, (said if said is not None else []).append)
-
-
-def test_a_receipt_tells_of_inputs_settings_counts_and_seconds(tmp_path, given):
-    said = []
-    stage = stage_folder(tmp_path, said)
-    stage.begin(given)
-    assert not stage.is_done
-    begun = json.loads((stage.path / "receipt.json").read_text())
-    assert begun["done"] is False and begun["inputs"] == {"train": file_hash(given["train"])}
-    stage.finish({"problems": 3, "hard": 1}, note="a note")
-    receipt = json.loads((stage.path / "receipt.json").read_text())
-    assert receipt.pop("seconds") >= 0
-    assert receipt == {**begun, "done": True, "counts": {"problems": 3, "hard": 1}}
-    assert receipt["settings"] == {"seed": 1} and stage.is_done
-    assert said[0].startswith("1_difficulty ") and "3 problems, 1 hard" in said[0] and "a note" in said[0]
-
-
-def test_a_stage_with_a_receipt_is_kept_and_says_so(tmp_path, given):
-    first = stage_folder(tmp_path)
-    first.begin(given)
-    first.finish({"problems": 3})
-    said = []
-    again = stage_folder(tmp_path, said)
-    again.begin(given)
-    assert again.is_done and "kept from before" in said[0] and "3 problems" in said[0]
-
-
-def test_a_stage_that_was_only_begun_is_not_done(tmp_path, given):
-    stage_folder(tmp_path).begin(given)
-    again = stage_folder(tmp_path)
-    again.begin(given)
-    assert not again.is_done
-
-
-@pytest.mark.parametrize("done", [True, False])
-def test_an_input_that_has_changed_is_refused(tmp_path, given, done):
-    stage = stage_folder(tmp_path)
-    stage.begin(given)
-    if done:
-        stage.finish({"problems": 3})
-    given["train"].write_text("two\n")
-    with pytest.raises(ValueError, match="another train than is there now.*--redo 1_difficulty"):
-        stage_folder(tmp_path).begin(given)
-
-
-def run_folder(tmp_path, settings=SETTINGS, **options):
-    return RunFolder(tmp_path / "run", settings, PLAN, say=lambda line: None, **options)
-
-
-def finish(run, name, reads=()):
-    stage = run.stage(name, reads, {})
-    stage.finish({"items": 1})
-
-
-def test_a_runs_settings_are_kept_and_read_again(tmp_path):
-    run_folder(tmp_path)
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["sft.betas"] == [0.9, 0.95]
-    run_folder(tmp_path)  # a tuple comes back as a list, and is no change
-
-
-@pytest.mark.parametrize("changed", [{"sft.lr": 0.2}, {"data.limit": 5}, {"sft.betas": (0.8, 0.95)}, {"new": 1}])
-def test_a_changed_setting_is_refused_with_both_values(tmp_path, changed):
-    run_folder(tmp_path)
-    ((name, value),) = changed.items()
-    with pytest.raises(ValueError, match=name) as caught:
-        run_folder(tmp_path, SETTINGS | changed)
-    before = json.loads(json.dumps(SETTINGS)).get(name)
-    assert repr(before) in str(caught.value) and repr(json.loads(json.dumps(value))) in str(caught.value)
-    assert json.loads((tmp_path / "run" / "config.json").read_text()).get(name) == before
-
-
-def test_a_stage_notes_the_settings_it_reads(tmp_path):
-    run = run_folder(tmp_path)
-    finish(run, "1_difficulty", ("seed", "sft"))
-    receipt = json.loads((tmp_path / "run" / "1_difficulty" / "receipt.json").read_text())
-    assert receipt["settings"] == {"seed": 1, "sft.lr": 0.1, "sft.betas": [0.9, 0.95]}
-
-
-def test_redo_throws_away_the_stage_and_all_after_it(tmp_path):
-    run = run_folder(tmp_path)
-    for name in PLAN:
-        finish(run, name)
-    again = run_folder(tmp_path, redo="2_traces")
-    assert [name for name in PLAN if again.is_done(name)] == ["eval/base", "1_difficulty"]
-    assert not (tmp_path / "run" / "2_traces").exists() and not (tmp_path / "run" / "iter2" / "2_filter").exists()
-
-
-def test_redo_of_an_iteration_begins_at_its_first_stage(tmp_path):
-    run = run_folder(tmp_path)
-    for name in PLAN:
-        finish(run, name)
-    again = run_folder(tmp_path, redo="iter1")
-    assert [name for name in PLAN if again.is_done(name)] == PLAN[:3]
-
-
-def test_redo_frees_only_what_no_kept_stage_has_read(tmp_path):
-    run = run_folder(tmp_path)
-    finish(run, "1_difficulty", ("seed",))
-    finish(run, "iter1/2_filter", ("seed", "grpo"))
-    with pytest.raises(ValueError, match="grpo.kl_coef"):
-        run_folder(tmp_path, SETTINGS | {"grpo.kl_coef": 0.5}, redo="iter2/2_filter")
-    assert run_folder(tmp_path).is_done("iter1/2_filter")  # refused: nothing was thrown away
-    again = run_folder(tmp_path, SETTINGS | {"grpo.kl_coef": 0.5}, redo="iter1")
-    assert again.is_done("1_difficulty") and not again.is_done("iter1/2_filter")
-    run_folder(tmp_path, SETTINGS | {"grpo.kl_coef": 0.5})
-
-
-@pytest.mark.parametrize("options", [{"wanted": ["3_bridge"]}, {"redo": "3_bridge"}, {"wanted": ["1_diff"]}])
-def test_an_unknown_stage_lists_all_and_touches_nothing(tmp_path, options):
-    with pytest.raises(ValueError, match="there is no stage") as caught:
-        run_folder(tmp_path, **options)
-    assert all(name in str(caught.value) for name in PLAN)
-    assert not (tmp_path / "run").exists()
-
-
-def test_selected_stages_are_run_and_then_there_is_nothing_more(tmp_path):
-    finish(run_folder(tmp_path), "1_difficulty")
-    run = run_folder(tmp_path, wanted=["2_traces"])
-    assert run.stage("1_difficulty", (), {}).is_done  # done before: it may be read
-    finish(run, "2_traces")
-    with pytest.raises(NothingMoreToDo):
-        run.stage("iter1/1_sft/1_medium", (), {})
-
-
-def test_a_selected_stage_that_needs_another_says_so(tmp_path):
-    run = run_folder(tmp_path, wanted=["iter1"])
-    with pytest.raises(ValueError, match="stage iter1/1_sft/1_medium needs 1_difficulty.*--stages"):
-        run.stage("1_difficulty", (), {})
-    assert not (tmp_path / "run" / "1_difficulty").exists()
-
-
-def test_a_part_of_the_plan_is_selected_by_its_folder(tmp_path):
-    assert run_folder(tmp_path, wanted=["iter1/"]).wanted == ["iter1/1_sft/1_medium", "iter1/2_filter"]
-    assert run_folder(tmp_path, wanted=["iter2", "eval"]).wanted == ["eval/base", "iter2/2_filter"]
-
-
-def test_an_evaluation_that_was_not_asked_for_is_left_out(tmp_path):
-    run = run_folder(tmp_path, wanted=["1_difficulty"])
-    assert not run.wants("eval/base") and run.wants("1_difficulty")
-    finish(run_folder(tmp_path), "eval/base")
-    assert run.wants("eval/base")
-
-
-def test_a_runs_own_records_cannot_change(tmp_path):
-    run = run_folder(tmp_path)
-    path = run.keep("problems.jsonl", items("a", "b\u2028"))
-    assert read_records(path, Rejected) == items("a", "b\u2028")
-    assert run.keep("problems.jsonl", items("a", "b\u2028")) == path
-    with pytest.raises(ValueError, match="problems.jsonl holds other records"):
-        run.keep("problems.jsonl", items("a"))

@@ -110,7 +110,9 @@ def truncated(logits_V, temperature, top_p):
     ("spread", "temperature", "top_p"),
     [(0.2, 0.7, 0.9), (0.2, 1.0, 0.5), (0.2, 2.0, 1.0), (0.02, 0.7, 0.9), (0.02, 1.0, 1.0), (0.2, 0.7, 1e-9)],
 )
-def test_words_are_drawn_as_often_as_the_truncated_distribution_says(random_checkpoint, chat, spread, temperature, top_p):
+def test_words_are_drawn_as_often_as_the_truncated_distribution_says(
+    random_checkpoint, chat, spread, temperature, top_p
+):
     checkpoint, prompt, draws = random_checkpoint(spread=spread, tied=False), ragged_prompts(1)[0], 20_000
     with torch.no_grad():
         logits_V = load_causal_lm(checkpoint, torch.float64)(input_ids=torch.tensor([prompt])).logits[0, -1]

@@ -43,7 +43,11 @@ def with_generate(prompts: list[list[int]], chat: Chat, temperature: float) -> t
     rows = [prompt for prompt in prompts for _ in range(SAMPLES)]
     ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
-    how = {"do_sample": True, "temperature": temperature, "top_p": 0.9, "top_k": 0} if temperature else {"do_sample": False}
+    how = (
+        {"do_sample": True, "temperature": temperature, "top_p": 0.9, "top_k": 0}
+        if temperature
+        else {"do_sample": False}
+    )
     began = time.perf_counter()
     with torch.inference_mode():
         output = model.generate(

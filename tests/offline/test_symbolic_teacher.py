@@ -1,6 +1,7 @@
 """The symbolic teacher, by hand on small problems and as properties over GSM8K and the generated problems."""
 
 import json
+import os
 import time
 from collections import Counter
 from fractions import Fraction
@@ -26,7 +27,6 @@ from reference.paper.bridge import (
 from reference.paper.recycling import DIAGNOSIS_KEYS, MAX_EXCERPT, correct_prefix, parse_diagnosis
 from reference.records import Action, Problem, StepScores, Thresholds
 
-GSM8K = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k" / "train.jsonl"
 NUM_SAMPLED = 120
 
 TEACHER = SymbolicTeacher(seed=0)
@@ -55,10 +55,10 @@ NEEDS = "Step 3: This means, Betty needs 100 - 50 - 30 - 15 = $5 more."
 
 
 def gsm8k_problems():
-    if not GSM8K.exists():
-        pytest.skip(f"{GSM8K} is not there; the data is not part of the repository")
+    if "GSM8K_DIR" not in os.environ:
+        pytest.skip("no real data: set GSM8K_DIR to a folder with GSM8K's train.jsonl")
     problems = []
-    with GSM8K.open(encoding="utf-8") as lines:
+    with Path(os.environ["GSM8K_DIR"], "train.jsonl").open(encoding="utf-8") as lines:
         for number, line in enumerate(lines):
             record = json.loads(line)
             gold = record["answer"].rsplit("####", 1)[1].strip().replace(",", "")
@@ -255,8 +255,7 @@ def test_a_line_that_hides_its_calculation_jumps_over_all_of_it():
             BETTY,
             "We begin.",
             "Step 2: It is 100 + 15 * 100 = 100 + 1500 = 1600.",
-            "Step 2: The 100 is in the question. The 15 is in the question. "
-            "It is 100 + 15 * 100 = 100 + 1500 = 1600.",
+            "Step 2: The 100 is in the question. The 15 is in the question. It is 100 + 15 * 100 = 100 + 1500 = 1600.",
         ),
         (  # a number that two equations share belongs to both
             BETTY,
@@ -472,7 +471,7 @@ def test_the_diagnosis_finds_the_one_number_that_was_changed(source):
             continue
         wrong = equations[int(rng.random() * len(equations))]
         number = format_number(wrong.result + 1)
-        response = f"{trace[:wrong.result_start]}{number}{trace[wrong.end:]}"
+        response = f"{trace[: wrong.result_start]}{number}{trace[wrong.end :]}"
         line_start = trace.rfind("\n", 0, wrong.start) + 1
         line = response[line_start:].split("\n", 1)[0]
         found = diagnosis(problem, response)

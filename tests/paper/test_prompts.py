@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import asdict, fields
-from pathlib import Path
 
 import pytest
 
@@ -26,7 +25,6 @@ from reference.records import Diagnosis, Message, Problem
 
 PROMPTS = Prompts()
 PROBLEM = Problem(id="1", question="How many?", gold="15")
-PAPER = Path(__file__).parents[2].parent / "shared" / "paper" / "paper.txt"
 
 PLACEHOLDERS = {
     "importance_system": "",
@@ -96,10 +94,8 @@ def test_the_student_reads_at_most_twelve_words_beside_the_question():
     assert len(PROMPTS.student.replace("{question}", "").split()) <= 12
 
 
-def test_no_eight_words_in_a_row_are_the_papers():
-    if not PAPER.exists():
-        pytest.skip(f"the paper's text is not at {PAPER}")
-    eights_of_paper = _eights(PAPER.read_text(encoding="utf-8"))
+def test_no_eight_words_in_a_row_are_the_papers(paper_text):
+    eights_of_paper = _eights(paper_text)
     assert len(eights_of_paper) > 5000
     for name, template in asdict(PROMPTS).items():
         assert not _eights(template) & eights_of_paper, name

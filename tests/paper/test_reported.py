@@ -1,8 +1,7 @@
-"""The paper's tables: typed correctly, and consistent with themselves except where D1 to D4 say otherwise."""
+"""The paper's tables: typed correctly, and consistent with themselves except where A1 to A4 say otherwise."""
 
 import math
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 
@@ -10,24 +9,23 @@ from reference.paper import reported
 from reference.paper.reported import BENCHMARKS, LLAMA, QWEN, Row
 from reference.records import Action
 
-PAPER = Path(__file__).parents[2].parent / "shared" / "paper" / "paper.txt"
 PLATINUM, MAWPS, SVAMP = 0, 1, 2
 
-# D1: which of the three MAWPS test sets a row was measured on
+# A1: which of the three MAWPS test sets a row was measured on
 OWN_ROWS = {name for name in reported.TABLE_10[QWEN] if name != "Base"} | {"Our Model"}
 OWN_MAWPS, BASELINE_MAWPS, LATE_MAWPS = 355, 520, 351
 
 # (table, model, row, column) of every accuracy that is no k/n to two decimals
-D2 = {
+A2 = {
     (10, QWEN, "SFT-Medium -> Bridged-Hard + GRPO + Recycling", PLATINUM),
     (11, QWEN, 1, PLATINUM),
 }
-D3 = {
+A3 = {
     (1, LLAMA, "PRewrite", MAWPS),
     (10, LLAMA, "SFT-Mixed", PLATINUM),
     (10, LLAMA, "SFT-Medium", PLATINUM),
 }
-D4 = {(10, LLAMA, "SFT-Medium -> Raw-Hard", SVAMP)}
+A4 = {(10, LLAMA, "SFT-Medium -> Raw-Hard", SVAMP)}
 
 
 def all_rows():
@@ -40,7 +38,7 @@ def all_rows():
 
 
 def num_problems(table, name, column):
-    """How many test problems a cell was measured on: Table 7, but for MAWPS what D1 found."""
+    """How many test problems a cell was measured on: Table 7, but for MAWPS what A1 found."""
     if column != MAWPS:
         return reported.TABLE_7[BENCHMARKS[column]].test
     if table == 11:
@@ -74,7 +72,7 @@ def test_every_accuracy_is_a_share_of_its_test_set_but_for_the_slips():
         for column in range(5):
             if not is_share(row[column], num_problems(table, name, column)):
                 misfits.add((table, model, name, column))
-    assert misfits == D2 | D3 | D4
+    assert misfits == A2 | A3 | A4
 
 
 def test_d1_no_single_mawps_test_set_fits_the_column():
@@ -83,7 +81,7 @@ def test_d1_no_single_mawps_test_set_fits_the_column():
 
 
 def test_d2_fits_the_size_that_table_7_gives_for_gsm8k():
-    for table, model, name, column in D2:
+    for table, model, name, column in A2:
         row = {10: reported.TABLE_10[model], 11: reported.TABLE_11}[table][name]
         assert is_share(row[column], 1320) and reported.TABLE_7["GSM8K"].test == 1320  # D5
 
@@ -237,29 +235,22 @@ def printed(figures):
     return " ".join(f"{figure:.2f}" for figure in figures)
 
 
-def paper_text():
-    if not PAPER.exists():
-        pytest.skip(f"the paper's text is not at {PAPER}")
-    return PAPER.read_text(encoding="utf-8")
-
-
-def test_every_row_stands_in_the_papers_text():
-    text = paper_text()
-    lines = text.splitlines()
+def test_every_row_stands_in_the_papers_text(paper_text):
+    lines = paper_text.splitlines()
     for start, end in printed_rows():
         assert any(line.startswith(start) and line.endswith(end) for line in lines), (start, end)
     for model in (QWEN, LLAMA):
-        assert f"{step_counts(model)}\n{token_counts(model)}\n" in text
-    assert reported.CARLA.question in text
+        assert f"{step_counts(model)}\n{token_counts(model)}\n" in paper_text
+    assert reported.CARLA.question in paper_text
 
 
 @pytest.mark.parametrize(
     "table, head, caption",
     [(reported.TABLE_5, "Category SFT Setting", "Table 5:"), (reported.TABLE_6, "Category GRPO Setting", "Table 6:")],
 )
-def test_every_setting_stands_in_the_papers_text(table, head, caption):
+def test_every_setting_stands_in_the_papers_text(paper_text, table, head, caption):
     """Left out: what the dump garbles (powers of ten, the betas, "Top-pp"); the next test has these."""
-    printed_settings = paper_text().split(head)[1].split(caption)[0].strip().splitlines()
+    printed_settings = paper_text.split(head)[1].split(caption)[0].strip().splitlines()
     assert len(table) == len(printed_settings)
     for (name, setting), line in zip(table.items(), printed_settings, strict=True):
         if name in ("Learning rate", "Actor learning rate", "Adam betas", "Top-p"):

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from reference.config import Config, DataConfig, EvaluationConfig
-from reference.engines.artifacts import RunFolder, read_records
+from reference.engines.artifacts import read_records
+from reference.engines.run_folder import RunFolder
 from reference.interfaces import Sampling
 from reference.paper.pass_at_k import pass_at_k
 from reference.records import Completion, Evaluated, Evaluation, Problem, Sampled
@@ -20,7 +21,12 @@ CONFIG = Config(
 PLAN = ["eval/base", "1_difficulty", "eval/iter1-3_grpo"]
 TOO_LONG = Problem("test-2", "many " * 60, "2")
 BENCHMARKS = {
-    "test": [Problem("test-0", "right", "5"), Problem("test-1", "wrong", "1"), TOO_LONG, Problem("test-3", "silent", "3")],
+    "test": [
+        Problem("test-0", "right", "5"),
+        Problem("test-1", "wrong", "1"),
+        TOO_LONG,
+        Problem("test-3", "silent", "3"),
+    ],
     "other": [Problem(f"other-{n:02}", "right", "5") for n in range(40)],
 }
 ANSWERS = {"right": "2 + 3 = 5\n#### 5", "wrong": "#### 7", "silent": "5", "many": "#### 2"}
@@ -60,7 +66,7 @@ def scripted(random_student):
 def evaluated(path, student, config=CONFIG, name="base", benchmarks=BENCHMARKS):
     run = RunFolder(path, {"seed": 1111, "evaluation.pass_samples": 8}, PLAN, say=lambda line: None)
     problems = [problem for group in benchmarks.values() for problem in group]
-    run.keep("benchmarks.jsonl", problems)
+    run.take_up([], problems, student.prompts)
     evaluate(run, config, name, student.base, benchmarks, student)
     return path / "eval" / "results.jsonl"
 
@@ -110,7 +116,9 @@ def test_seeds_differ_between_problems_and_stages_and_follow_the_runs_seed(scrip
     def seeds_of(folder, name="base", seed=1111):
         student = scripted()
         evaluated(tmp_path / folder, student, replace(CONFIG, seed=seed), name)
-        return [seed for _, groups, sampling in student.sampler.calls if sampling.temperature for g in groups for seed in g]
+        return [
+            seed for _, groups, sampling in student.sampler.calls if sampling.temperature for g in groups for seed in g
+        ]
 
     base = seeds_of("a")
     assert len(set(base)) == len(base) == 24

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from reference.config import Config, RecyclingConfig
-from reference.engines.artifacts import RunFolder, read_records, write_records, write_whole
+from reference.engines.artifacts import read_records, write_records, write_whole
+from reference.engines.run_folder import RunFolder
 from reference.interfaces import UnusableAnswer
 from reference.records import Completion, Diagnosed, ExampleKind, Problem, Rejected, RolloutGroup
 from reference.stages.build_bridge import Calibration
@@ -34,6 +35,7 @@ class Diagnosing:
 
 def recycled(path, student, teacher, calibration=Calibration(1.0, 100.0, 5.0), config=Config()):
     run = RunFolder(path, {"seed": 1}, [NAME], say=lambda line: None)
+    run.take_up(PROBLEMS, [], student.prompts)
     write_records(path / "iter1" / "2_filter" / "rollouts.jsonl", FAILED)
     write_whole(path / "3_bridge" / "calibration.json", "{}")
     return recycle_failures(run, config, NAME, PROBLEMS, FAILED, calibration, student, teacher)
@@ -68,13 +70,18 @@ def test_an_interrupted_stage_asks_nothing_twice(random_student, tmp_path):
         recycled(tmp_path, random_student, first)
     recycled(tmp_path, random_student, second)
     assert [problem_id for problem_id, _ in first.asked + second.asked] == ["p0", "p1", "p2"]
-    assert [record.problem_id for record in read_records(tmp_path / NAME / "diagnosed.jsonl", Diagnosed)] == ["p1", "p2"]
+    assert [record.problem_id for record in read_records(tmp_path / NAME / "diagnosed.jsonl", Diagnosed)] == [
+        "p1",
+        "p2",
+    ]
 
 
-def test_thresholds_that_could_not_be_measured_are_asked_for(random_student, tmp_path):
-    """No problem needed a trace, so that there is nothing like Table 9, and yet one failed all its rollouts later."""
-    with pytest.raises(ValueError, match="--recycling.tau-length"):
-        recycled(tmp_path, random_student, Diagnosing(), Calibration(None, None, None))
+def test_without_a_trace_to_measure_thresholds_on_each_failure_is_rejected_with_the_remedy(random_student, tmp_path):
+    teacher = Diagnosing()
+    assert recycled(tmp_path, random_student, teacher, Calibration(None, None, None)) == [] and teacher.asked == []
+    rejected = read_records(tmp_path / NAME / "rejected.jsonl", Rejected)
+    assert [record.problem_id for record in rejected] == ["p0", "p1", "p2"]
+    assert all("--recycling.tau-length" in record.reason for record in rejected)
 
 
 def test_given_thresholds_are_used_without_a_hard_problem(random_student, tmp_path):

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from reference.config import Config, GRPOConfig
-from reference.engines.artifacts import RunFolder, write_records
+from reference.engines.artifacts import write_records
 from reference.engines.learner import Learner, frozen_policy
+from reference.engines.run_folder import RunFolder
 from reference.interfaces import Sampling
+from reference.paper.prompts import Prompts
 from reference.records import Completion, Problem, RolloutGroup
 from reference.stages import train_grpo as stage_module
 from reference.stages.train_grpo import grpo_step, train_grpo
@@ -76,8 +78,12 @@ def eq_28_by_loops(policy, old_policy, ref_policy, prompts, grouped, settings):
     for prompt, group in zip(prompts, grouped, strict=True):
         for response, advantage in zip(group.responses, advantages_by_loops(group.rewards), strict=True):
             with torch.no_grad():
-                old = [x.item() for x in response_logprobs(old_policy, prompt, response.token_ids, settings.temperature)]
-                ref = [x.item() for x in response_logprobs(ref_policy, prompt, response.token_ids, settings.temperature)]
+                old = [
+                    x.item() for x in response_logprobs(old_policy, prompt, response.token_ids, settings.temperature)
+                ]
+                ref = [
+                    x.item() for x in response_logprobs(ref_policy, prompt, response.token_ids, settings.temperature)
+                ]
             objective = 0.0
             new = response_logprobs(policy, prompt, response.token_ids, settings.temperature)
             for logp, logp_old, logp_ref in zip(new, old, ref, strict=True):
@@ -137,7 +143,9 @@ def test_the_second_update_has_the_old_ratio_and_clips(random_checkpoint, max_to
     metrics = grpo_step(learner, reference, PROMPTS, groups(rewards), settings)
     assert metrics["updates"] == 2 and metrics["clip_fraction"] > 0.05 and abs(metrics["ratio"] - 1) > 1e-3
     close(gradient(learner.policy), expected, 1e-4)
-    assert 2 * metrics["loss"] - first["loss"] == pytest.approx(expected_loss, rel=1e-4)  # the metric is the mean of both
+    assert 2 * metrics["loss"] - first["loss"] == pytest.approx(
+        expected_loss, rel=1e-4
+    )  # the metric is the mean of both
 
 
 def test_in_the_first_update_the_ratio_is_one(random_checkpoint, random_student):
@@ -265,7 +273,9 @@ PROBLEMS = [Problem(f"p{n}", f"What is {n} + 1?", str(n + 1)) for n in range(5)]
 def run_folder(path):
     """A run whose filter is done."""
     write_records(path / "iter1" / "2_filter" / "rollouts.jsonl", groups())
-    return RunFolder(path, {"seed": 1111, "grpo.lr": 1e-3, "sft.lr": 1.0}, [NAME], say=lambda line: None)
+    run = RunFolder(path, {"seed": 1111, "grpo.lr": 1e-3, "sft.lr": 1.0}, [NAME], say=lambda line: None)
+    run.take_up(PROBLEMS, [], Prompts())
+    return run
 
 
 def rewards_by_length(monkeypatch):

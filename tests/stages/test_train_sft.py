@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from reference.config import Config, SFTConfig
-from reference.engines.artifacts import RunFolder, read_records
+from reference.engines.artifacts import read_records
 from reference.engines.chat import TokenizedExample
 from reference.engines.learner import Learner
+from reference.engines.run_folder import RunFolder
+from reference.paper.prompts import Prompts
 from reference.records import ExampleKind, Message, SFTExample
 from reference.stages.train_sft import sft_step, tokenize, train_sft
 
@@ -126,7 +128,9 @@ SETTINGS = Config(sft=SFTConfig(batch_size=2, lr=1e-3, save_every=2, epochs=2))
 
 
 def run_folder(path):
-    return RunFolder(path, {"seed": 1111, "sft.lr": 1e-3, "grpo.lr": 1.0}, [NAME], say=lambda line: None)
+    run = RunFolder(path, {"seed": 1111, "sft.lr": 1e-3, "grpo.lr": 1.0}, [NAME], say=lambda line: None)
+    run.take_up([], [], Prompts())
+    return run
 
 
 def receipt(path):

@@ -1,0 +1,249 @@
+"""A run's folder: which stages are done, with which settings and inputs, and what may be done again.
+
+A stage is done when its `receipt.json` says so. Whatever is thrown away is first renamed, whole, so that a run that is
+killed at any moment finds a folder it can go on from.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from reference.engines.artifacts import Record, RecordLog, file_hash, to_lines, write_whole
+
+RECEIPT = "receipt.json"
+FORGOTTEN = ".forgotten"
+
+
+class NothingMoreToDo(Exception):
+    """All stages that `--stages` asked for are done."""
+
+
+class StageFolder:
+    """One stage's folder. `is_done` means that its receipt says so; `counts` are then those it ended with."""
+
+    def __init__(self, path: Path, name: str, settings: Mapping[str, object], say: Callable[[str], None]):
+        self.path = path
+        self.name = name
+        self._say = say
+        self._started = time.monotonic()
+        self._receipt_path = path / RECEIPT
+        self._receipt = {"stage": name, "done": False, "settings": dict(settings), "inputs": {}}
+        self.is_done = False
+        self.counts: dict[str, object] = {}
+
+    def begin(self, inputs: Mapping[str, Path]) -> None:
+        """Take up the stage: see whether it is done, and that what it was begun with is what it is asked for now.
+
+        Raises:
+            ValueError: an input has changed since the stage began, or is gone.
+        """
+        self._receipt["inputs"] = {name: file_hash(path) for name, path in sorted(inputs.items())}
+        if not self._receipt_path.exists():
+            write_whole(self._receipt_path, _pretty(self._receipt))
+            return
+        before = json.loads(self._receipt_path.read_text())
+        for name, digest in self._receipt["inputs"].items():
+            if before["inputs"].get(name) != digest:
+                raise ValueError(
+                    f"stage {self.name} was begun with another {name} than is there now; "
+                    f"run it again with --redo {self.name}, or take another --out"
+                )
+        self.is_done = before["done"]
+        if self.is_done:
+            self.counts = before["counts"]
+            self._say(f"{self.name:<27} kept from before ({_counted(self.counts)})")
+
+    def log(self, file_name: str, record_type: type[Record]) -> RecordLog[Record]:
+        """The growing output `file_name` of this stage."""
+        return RecordLog(self.path / file_name, record_type)
+
+    def finish(self, counts: Mapping[str, object], note: str = "") -> None:
+        """Write the receipt and say the stage's line, with a note where there is something to say."""
+        seconds = round(time.monotonic() - self._started, 1)
+        self.counts = dict(counts)
+        write_whole(self._receipt_path, _pretty({**self._receipt, "done": True, "counts": counts, "seconds": seconds}))
+        self.is_done = True
+        self._say(f"{self.name:<27} {_counted(counts)} · {seconds:.1f} s{note and ' · ' + note}")
+
+
+class RunFolder:
+    """`runs/<name>`: what it was begun with, which stages are there, which are wanted.
+
+    Nothing is written before `take_up`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        settings: Mapping[str, object],
+        plan: Sequence[str],
+        *,
+        wanted: Sequence[str] = (),
+        redo: str | None = None,
+        say: Callable[[str], None] = print,
+    ):
+        """Raises ValueError for a stage that does not exist, and for settings that a kept stage has read otherwise."""
+        self.path = path
+        self.problems_path = path / "problems.jsonl"
+        self.benchmarks_path = path / "benchmarks.jsonl"
+        self.prompts_path = path / "prompts.json"
+        self.settings = json.loads(json.dumps(settings))  # as they come back from a file
+        self.plan = list(plan)
+        self.say = say
+        self._check_names(wanted, redo)
+        self.wanted = [name for name in self.plan if _selected(name, wanted)] if wanted else self.plan
+        self.forgotten = self._to_forget(redo)
+        self._check_settings()
+
+    def _check_names(self, wanted: Sequence[str], redo: str | None) -> None:
+        for pattern in [*wanted, *([redo] if redo else [])]:
+            if not any(_selected(name, [pattern]) for name in self.plan):
+                raise ValueError(f"there is no stage {pattern!r}; the stages of this run are {', '.join(self.plan)}")
+
+    def _to_forget(self, redo: str | None) -> list[str]:
+        """What `--redo` throws away: the stage and all after it; evaluations alone, since nothing comes of them."""
+        chosen = [name for name in self.plan if redo and _selected(name, [redo])]
+        if all(name.startswith("eval/") for name in chosen):
+            return chosen
+        return self.plan[self.plan.index(chosen[0]) :]
+
+    def _check_settings(self) -> None:
+        """A run goes on with the settings it was begun with; `--redo` frees those that no kept stage has read."""
+        path = self.path / "config.json"
+        if not path.exists():
+            return
+        before = json.loads(path.read_text())
+        bound = {*before, *self.settings}
+        if self.forgotten:
+            bound = {name for receipt in self._kept_receipts() for name in receipt["settings"]}
+        for name in sorted(bound):
+            if before.get(name) != self.settings.get(name):
+                raise ValueError(
+                    f"{self.path} was begun with {name} = {before.get(name)!r}, and is now asked for "
+                    f"{self.settings.get(name)!r}: take another --out, or --redo the first stage that shall use it"
+                )
+
+    def _kept_receipts(self) -> Iterator[dict]:
+        for name in self.plan:
+            path = self.path / name / RECEIPT
+            if name not in self.forgotten and path.exists():
+                yield json.loads(path.read_text())
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """No other process works in this folder meanwhile. The system frees the lock of a process that was killed.
+
+        Raises:
+            ValueError: another process is at work here.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ValueError(f"another process is at work in {self.path}; wait for it or take another --out") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def take_up(self, problems: Iterable, benchmarks: Iterable, prompts) -> None:
+        """Throw away what `--redo` named, and put the run's own copies of settings and input records in the folder.
+
+        Raises:
+            ValueError: a kept stage has read other records than these; nothing is thrown away then.
+        """
+        copies = {
+            self.problems_path: to_lines(problems),
+            self.benchmarks_path: to_lines(benchmarks),
+            self.prompts_path: to_lines([prompts]),
+        }
+        for path, text in copies.items():
+            self._check_copy(path, text)
+        self._forget()
+        write_whole(self.path / "config.json", _pretty(self.settings))
+        for path, text in copies.items():
+            write_whole(path, text)
+
+    def _check_copy(self, path: Path, text: str) -> None:
+        if not path.exists() or path.read_text(encoding="utf-8") == text:
+            return
+        digest = file_hash(path)
+        if not self.forgotten or any(digest in receipt["inputs"].values() for receipt in self._kept_receipts()):
+            raise ValueError(
+                f"{path} holds other records than this run is now given; take another --out, or --redo the first stage "
+                "that shall use them"
+            )
+
+    def _forget(self) -> None:
+        """The last stage first, each by rename: whatever a kill leaves is a run up to some stage."""
+        for leftover in list(self.path.rglob(f"*{FORGOTTEN}")):
+            shutil.rmtree(leftover)
+        for name in reversed(self.forgotten):
+            folder = self.path / name
+            if folder.exists():
+                shutil.rmtree(folder.rename(folder.with_name(folder.name + FORGOTTEN)))
+        if self.forgotten:
+            (self.path / "eval" / "results.jsonl").unlink(missing_ok=True)  # its lines come back with the stages
+
+    def keep(self, file_name: str, records: Iterable) -> Path:
+        """A stage's own copy of its input records.
+
+        Raises:
+            ValueError: the stage was begun with other records.
+        """
+        path, text = self.path / file_name, to_lines(records)
+        if not path.exists():
+            write_whole(path, text)
+        elif path.read_text(encoding="utf-8") != text:
+            raise ValueError(f"{path} holds other records than this run is now given; take another --out")
+        return path
+
+    def stage(self, name: str, reads: Sequence[str], inputs: Mapping[str, Path]) -> StageFolder:
+        """Take up a stage. `reads`: the settings, or sections of settings, that it depends on.
+
+        Raises:
+            NothingMoreToDo: this stage and all after it were not asked for.
+            ValueError: it was not asked for, is not done, and a stage that was asked for comes after it.
+        """
+        assert name in self.plan, f"{name} is not in the plan {self.plan}"
+        settings = {key: value for key, value in self.settings.items() if _selected(key.replace(".", "/"), reads)}
+        stage = StageFolder(self.path / name, name, settings, self.say)
+        if name not in self.wanted and not self.is_done(name):
+            later = [other for other in self.wanted if self.plan.index(other) > self.plan.index(name)]
+            if not later:
+                raise NothingMoreToDo
+            raise ValueError(f"stage {later[0]} needs {name}, which is not done yet; add it to --stages")
+        stage.begin(inputs)
+        return stage
+
+    def wants(self, name: str) -> bool:
+        """Whether an optional stage (an evaluation) was asked for or is there already."""
+        return name in self.wanted or self.is_done(name)
+
+    def is_done(self, name: str) -> bool:
+        """Whether the stage's receipt says so."""
+        path = self.path / name / RECEIPT
+        return path.exists() and json.loads(path.read_text())["done"]
+
+    def is_left(self, name: str) -> bool:
+        """Whether a stage is still to be run, before `take_up`: asked for, and not done or about to be forgotten."""
+        return name in self.wanted and (name in self.forgotten or not self.is_done(name))
+
+
+def _selected(name: str, patterns: Sequence[str]) -> bool:
+    """`iter1` selects `iter1` and all of `iter1/...`."""
+    return any(name == pattern.rstrip("/") or name.startswith(pattern.rstrip("/") + "/") for pattern in patterns)
+
+
+def _pretty(values: Mapping[str, object]) -> str:
+    return json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _counted(counts: Mapping[str, object]) -> str:
+    return ", ".join(f"{value} {name}" for name, value in counts.items())
