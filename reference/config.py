@@ -172,8 +172,8 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 
-# A model of 0.2 million parameters takes larger steps over fewer problems than one of 500 million; the sizes come from
-# docs/offline_world.md and were fixed before the first run was measured.
+# A model of 0.2 million parameters takes larger steps over fewer problems than one of 500 million. The sizes are chosen
+# for three minutes on a laptop, not for the result (docs/offline_world.md).
 TINY = Config(
     model=ModelConfig(path="offline"),
     data=DataConfig(train="offline", limit=320, tests=("offline",), test_limit=100),

@@ -71,7 +71,10 @@ class Chat:
         prompt = self.prompt_ids(messages[:-1])
         whole = self._templated(messages, add_generation_prompt=False)
         if whole[: len(prompt)] != prompt:
-            raise ValueError("this chat template does not begin an answered chat with the unanswered prompt; mend it")
+            raise ValueError(
+                "an answered chat does not begin with the tokens of the unanswered prompt: mend the chat template, "
+                f"or an answer that begins with a space: {messages[-1].content[:40]!r}"
+            )
         ends = [at for at in range(len(prompt), len(whole)) if whole[at] in self.end_ids]
         if not ends:
             raise ValueError("this chat template ends the assistant's turn with no end-of-turn token; mend it")

@@ -72,7 +72,8 @@ def build_bridge(
     actions = Counter(step.action for record in records for step in record.steps)
     counts = {"hard traces": len(hard), **{str(action): actions[action] for action in Action}}
     local = sum(step.is_local for record in records for step in record.steps)
-    stage.finish({**counts, "local samples": local, "rejected": len(rejected.finish())})
+    bare = sum(all(step.action is Action.DROP for step in record.steps) for record in records)  # ambiguity A19
+    stage.finish({**counts, "local samples": local, "all dropped": bare, "rejected": len(rejected.finish())})
     return records, calibration
 
 
