@@ -328,7 +328,7 @@ def test_every_number_has_a_rule():
 
 def test_a_whole_number_may_stand_for_a_float():
     """From Python, not from the command line, a coefficient may be the int 0."""
-    check(replace(TINY, grpo=replace(TINY.grpo, kl_coef=0)))
+    check(replace(TINY, grpo=replace(TINY.grpo, kl_coef=0), sft=replace(TINY.sft, warmup_ratio=0)))
 
 
 def test_half_a_sign_in_the_data_is_named(in_folder, capsys):

@@ -49,14 +49,16 @@ def test_records_come_back_in_the_order_they_were_written(tmp_path):
 
 
 def test_a_checkpoints_hash_is_that_of_all_that_makes_the_model(tmp_path):
-    for name in ("a", "b", "weights", "template", "lacking"):
+    names = ("a", "b", "weights", "template", "lacking", "renamed")
+    for name in names:
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(b"2" if name == "weights" else b"1")
         (tmp_path / name / "chat_template.jinja").write_text("other" if name == "template" else "same")
         (tmp_path / name / "notes.md").write_text(name)
     (tmp_path / "lacking" / "chat_template.jinja").unlink()
-    hashes = {name: file_hash(tmp_path / name) for name in ("a", "b", "weights", "template", "lacking")}
-    assert hashes["a"] == hashes["b"] and len(set(hashes.values())) == 4
+    (tmp_path / "renamed" / "chat_template.jinja").rename(tmp_path / "renamed" / "chat.jinja")
+    hashes = {name: file_hash(tmp_path / name) for name in names}
+    assert hashes["a"] == hashes["b"] and len(set(hashes.values())) == 5
 
 
 def test_what_is_gone_has_no_hash(tmp_path):

@@ -1,12 +1,15 @@
 """The table at the end."""
 
+from dataclasses import replace
+
 import pytest
 
 from reference.config import TINY
+from reference.engines.artifacts import write_records
 from reference.paper.reported import LLAMA, QWEN, TABLE_10
 from reference.records import Evaluation
 from reference.stages.plan import stage_names
-from reference.stages.report import PAPER_ROW, final_table, wilson_interval
+from reference.stages.report import PAPER_ROW, final_table, main, seeds_table, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -71,6 +74,26 @@ def test_rows_keep_the_order_of_the_run_and_the_legend_names_other_models():
     lines = final_table(RESULTS).splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["base", "iter2/1_sft/1_medium", "iter2/3_grpo"]
     assert "other models on other data" in lines[-1] and "Wilson" in final_table(RESULTS)
+
+
+def test_several_runs_give_means_and_sample_deviations():
+    other = [replace(result, accuracy=result.accuracy + 0.2) for result in RESULTS]
+    lines = seeds_table([RESULTS, other]).splitlines()
+    assert lines[2] == "| base | 50.0 (14.1) | 40.0 (14.1) | 75.0 (0.0) |"
+    assert lines[3] == "| iter2/1_sft/1_medium | 60.0 (14.1) | 60.0 (14.1) |  |"
+    assert seeds_table([RESULTS]).splitlines()[2] == "| base | 40.0 | 30.0 | 75.0 |"
+
+
+def test_runs_that_cannot_be_averaged_are_refused(tmp_path, monkeypatch, capsys):
+    with pytest.raises(ValueError, match="same stages"):
+        seeds_table([RESULTS, RESULTS[:-1]])
+    for arguments, says in [(["nowhere"], "nowhere"), ([str(tmp_path / "a"), str(tmp_path / "b")], "same stages")]:
+        write_records(tmp_path / "a" / "eval" / "results.jsonl", RESULTS)
+        write_records(tmp_path / "b" / "eval" / "results.jsonl", RESULTS[:2])
+        monkeypatch.setattr("sys.argv", ["report", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert caught.value.code == 2 and says in capsys.readouterr().err
 
 
 def test_every_row_of_the_paper_belongs_to_a_stage_that_is_evaluated():

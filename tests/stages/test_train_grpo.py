@@ -300,6 +300,9 @@ def test_a_stage_writes_metrics_timing_and_a_checkpoint(random_student, tmp_path
     checkpoint = train_grpo(run_folder(tmp_path), CONFIG, NAME, random_student.base, PROBLEMS, random_student)
     assert checkpoint == tmp_path / NAME / "checkpoint"
     found = files_of(tmp_path / NAME)
+    (tmp_path / NAME / "state.pt").write_text("left by a kill behind the receipt")
+    again = train_grpo(run_folder(tmp_path), CONFIG, NAME, random_student.base, PROBLEMS, random_student)
+    assert again == checkpoint and files_of(tmp_path / NAME) == found  # kept, and swept
     assert {"metrics.jsonl", "timing.jsonl", "receipt.json", "model.safetensors"} <= set(found)
     assert not [name for name in found if "partial" in name or name == "state.pt"]
     rows = [json.loads(line) for line in found["metrics.jsonl"].splitlines()]

@@ -169,8 +169,10 @@ def test_a_phase_makes_the_next_one_better_at_its_examples(random_student, tmp_p
 def test_a_done_phase_is_not_trained_again(random_student, tmp_path):
     first = train_sft(run_folder(tmp_path), SETTINGS, NAME, random_student.base, EXAMPLES, random_student)
     before = (first / "model.safetensors").stat().st_mtime_ns
+    (first.parent / "state.pt").write_text("left by a kill behind the receipt")
     assert train_sft(run_folder(tmp_path), SETTINGS, NAME, random_student.base, EXAMPLES, random_student) == first
     assert (first / "model.safetensors").stat().st_mtime_ns == before
+    assert not (first.parent / "state.pt").exists()
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 5])
