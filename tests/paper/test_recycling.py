@@ -347,6 +347,15 @@ def test_a_target_keeps_other_alphabets_readable():
     assert "60 \u00f7 2" in diagnostic_example(TANK, NEAR_MISS, accented, PROMPTS).messages[-1].content
 
 
+def test_no_target_begins_or_ends_with_a_blank():
+    """A token such as ` So` would merge with the template's own newline."""
+    blank = Diagnosis(
+        **{**asdict(DIAGNOSIS), "correct_next_step": "  So 3.\n", "short_correct_reasoning": "\nA.\n#### 3\n"}
+    )
+    assert repair_example(TANK, NEAR_MISS, blank, PROMPTS).messages[-1].content == "So 3."
+    assert new_trace_example(TANK, blank, PROMPTS).messages[-1].content == "A.\n#### 3"
+
+
 def test_the_recycled_set_is_the_three_samples_in_the_order_of_eq_19():
     assert recycled_set(TANK, NEAR_MISS, DIAGNOSIS, PROMPTS) == [
         diagnostic_example(TANK, NEAR_MISS, DIAGNOSIS, PROMPTS),

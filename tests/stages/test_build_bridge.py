@@ -51,17 +51,14 @@ def counts(path):
 
 
 def test_thresholds_are_means_over_the_hard_traces_and_are_read_back(random_student, tmp_path):
-    teacher = Judging(importance=1.0)
-    records, taus = bridged(tmp_path, random_student, teacher, Config(bridge=BridgeConfig(tau_difficulty=100.0)))
+    teacher, config = Judging(importance=1.0), Config(bridge=BridgeConfig(tau_difficulty=100.0))
+    records, taus = bridged(tmp_path, random_student, teacher, config)
     assert taus == Calibration(100.0, np.mean([10, 12, 13]), 2.0)
     measured = json.loads((tmp_path / STAGE / "calibration.json").read_text())["measured"]
     assert measured["token_loss"]["min"] < measured["token_loss"]["mean"] < measured["token_loss"]["max"]
     asked = list(teacher.asked)
     assert set(asked) == {"p0", "p2", "p3"}
-    assert bridged(tmp_path, random_student, teacher, Config(bridge=BridgeConfig(tau_difficulty=100.0))) == (
-        records,
-        taus,
-    )
+    assert bridged(tmp_path, random_student, teacher, config) == (records, taus)
     assert teacher.asked == asked
 
 
@@ -93,7 +90,8 @@ def test_actions_are_counted_and_so_are_traces_of_which_nothing_stays(
 
 
 def test_what_the_judge_cannot_score_is_left_out_with_its_reason(random_student, tmp_path):
-    records, _ = bridged(tmp_path, random_student, Judging(1.0, leaves_out=("p2",)), Config())
+    config = Config(bridge=BridgeConfig(tau_difficulty=100.0))
+    records, _ = bridged(tmp_path, random_student, Judging(1.0, leaves_out=("p2",)), config)
     assert [record.problem_id for record in records] == ["p0", "p3"] and counts(tmp_path)["rejected"] == 1
     lines = (tmp_path / STAGE / "rejected.jsonl").read_text().splitlines()
     assert [Rejected(**json.loads(line)) for line in lines] == [Rejected("p2", "the judge said: maybe")]
