@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -135,6 +136,26 @@ def test_a_run_does_every_stage_and_says_so(whole):
     assert json.loads((out / "3_bridge/receipt.json").read_text())["counts"]["hard traces"] > 0
     assert json.loads((out / "iter1/4_recycle/receipt.json").read_text())["counts"]["examples"] > 0
     assert not list(out.rglob("*.partial")) and not list(out.rglob("*.unfinished")) and not list(out.rglob("state.pt"))
+
+
+# docs/artifacts.md describes one of each: which file stands for these.
+STANDS_FOR = [
+    (r"^iter\d/", "iter1/"),
+    (r"1_sft/\w+/", "1_sft/2_bridge/"),
+    (r"^eval/[\w-]+/", "eval/base/"),
+    (r"^eval/base/(?!results)\w+(?=(\.samples)?\.jsonl)", "eval/base/test"),
+    (r".*/receipt\.json", "*/receipt.json"),
+    (r".*/checkpoint/.*", "iter1/1_sft/2_bridge/checkpoint/"),
+    (r".*/rejected\.jsonl", "2_traces/rejected.jsonl"),
+]
+
+
+def test_each_file_of_a_run_is_described(whole):
+    page = (ROOT / "docs" / "artifacts.md").read_text(encoding="utf-8")
+    names = {str(path.relative_to(whole[0])) for path in whole[0].rglob("*") if path.is_file()}
+    for pattern, stand_in in STANDS_FOR:
+        names = {re.sub(pattern, stand_in, name) for name in names}
+    assert set(re.findall(r"^\*\*`([^`]+)`\*\*", page, re.MULTILINE)) == names
 
 
 def test_results_hold_a_line_for_each_stage_and_benchmark(whole):
