@@ -61,8 +61,8 @@ def done_stages(out):
 def answering(tmp_path_factory):
     """A student that is right now and then on eight of the run's problems, and taught a wrong answer to four.
 
-    Whatever the stored base is like, there are hard problems and failures, and rewards for GRPO. It answers in one line,
-    which also keeps the runs short.
+    Whatever the stored base is like, there are hard problems and failures, and rewards for GRPO. It answers in one
+    line, which also keeps the runs short.
     """
     folder, device = tmp_path_factory.mktemp("answering") / "checkpoint", torch.device("cpu")
     chat = Chat.from_checkpoint(BASE_CHECKPOINT)

@@ -12,7 +12,7 @@ from reference.records import Message
 
 QWEN_SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 LLAMA_SPECIALS = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|eom_id|>"]
-# As in Llama 3: the template writes the BOS and trims, headers close with a blank line, nothing follows the end of a turn.
+# As in Llama 3: the template writes the BOS and trims, headers close with a blank line, nothing follows a turn's end.
 LLAMA_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message.role }}<|end_header_id|>\n\n"
     "{{ message.content | trim }}<|eot_id|>{% endfor %}"

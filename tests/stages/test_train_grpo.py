@@ -106,7 +106,7 @@ def close(found, expected, bound):
 @pytest.mark.parametrize("max_tokens", BUDGETS.values(), ids=BUDGETS)
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
 def test_the_first_update_is_eq_28_whatever_the_micro_batches(random_checkpoint, max_tokens, dtype, bound):
-    """With another reference policy, so that the KL term has a gradient. (Old log-probabilities are kept in float32.)"""
+    """With another reference policy, so that the KL term has a gradient. (Old log-probabilities are float32.)"""
     settings = replace(SETTINGS, max_tokens_per_batch=max_tokens)
     start, reference = learner_of(random_checkpoint(), dtype), frozen_policy(random_checkpoint(seed=1), CPU).to(dtype)
     expected_loss, expected = eq_28_by_loops(start.policy, start.policy, reference, PROMPTS, groups(), settings)
