@@ -29,6 +29,17 @@ def write_whole(path: Path, text: str) -> None:
     unfinished.replace(path)
 
 
+def read_json(path: Path) -> dict:
+    """Raises ValueError where the file holds no JSON object."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete its folder, or take another --out") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} is damaged (no JSON object); delete its folder, or take another --out")
+    return values
+
+
 def write_records(path: Path, records: Iterable) -> None:
     """One record a line, in the order given."""
     write_whole(path, to_lines(records))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from reference.engines.artifacts import Record, RecordLog, file_hash, to_lines, write_whole
+from reference.engines.artifacts import Record, RecordLog, file_hash, read_json, to_lines, write_whole
 
 RECEIPT = "receipt.json"
 FORGOTTEN = ".forgotten"
@@ -46,7 +46,7 @@ class StageFolder:
         if not self._receipt_path.exists():
             write_whole(self._receipt_path, _pretty(self._receipt))
             return
-        before = json.loads(self._receipt_path.read_text())
+        before = read_json(self._receipt_path)
         for name, digest in self._receipt["inputs"].items():
             if before["inputs"].get(name) != digest:
                 raise ValueError(
@@ -117,7 +117,7 @@ class RunFolder:
         path = self.path / "config.json"
         if not path.exists():
             return
-        before = json.loads(path.read_text())
+        before = read_json(path)
         bound = {*before, *self.settings}
         if self.forgotten:
             bound = {name for receipt in self._kept_receipts() for name in receipt["settings"]}
@@ -132,7 +132,7 @@ class RunFolder:
         for name in self.plan:
             path = self.path / name / RECEIPT
             if name not in self.forgotten and path.exists():
-                yield json.loads(path.read_text())
+                yield read_json(path)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -229,7 +229,7 @@ class RunFolder:
     def is_done(self, name: str) -> bool:
         """Whether the stage's receipt says so."""
         path = self.path / name / RECEIPT
-        return path.exists() and json.loads(path.read_text())["done"]
+        return path.exists() and read_json(path)["done"]
 
     def is_left(self, name: str) -> bool:
         """Whether a stage is still to be run, before `take_up`: asked for, and not done or about to be forgotten."""

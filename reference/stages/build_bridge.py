@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from reference.config import Config
-from reference.engines.artifacts import read_records, write_whole
+from reference.engines.artifacts import read_json, read_records, write_whole
 from reference.engines.learner import frozen_policy
 from reference.engines.progress import with_progress
 from reference.engines.run_folder import RunFolder
@@ -50,7 +50,7 @@ def build_bridge(
     stage = run.stage(STAGE, reads, inputs)
     calibration_path = stage.path / "calibration.json"
     if stage.is_done:
-        taus = json.loads(calibration_path.read_text())["used"]
+        taus = read_json(calibration_path)["used"]
         return read_records(stage.path / "bridged.jsonl", BridgedTrace), Calibration(**taus)
     by_id = {problem.id: problem for problem in problems}
     hard_ids = {record.problem_id for record in graded if record.group is DifficultyGroup.HARD}

@@ -260,6 +260,15 @@ def test_dry_run_sees_what_is_left(tmp_path):
     assert run.is_done("1_difficulty")  # nothing was thrown away for asking
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"done": tru'])
+@pytest.mark.parametrize("name", ["config.json", "1_difficulty/receipt.json"])
+def test_a_damaged_file_is_named(tmp_path, name, text):
+    finish(run_folder(tmp_path), "1_difficulty")
+    (tmp_path / "run" / name).write_text(text)
+    with pytest.raises(ValueError, match=f"{name} is damaged"):
+        run_folder(tmp_path).stage("1_difficulty", (), {})
+
+
 def test_one_process_at_a_time(tmp_path):
     run = run_folder(tmp_path)
     script = (
