@@ -1,11 +1,12 @@
 """The one place that names concrete classes: configuration -> problems, benchmarks, student, teacher."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from transformers import AutoConfig
 
 from reference.config import Config
 from reference.engines.benchmarks import read_gsm8k
@@ -56,7 +57,29 @@ def connect(config: Config, device: torch.device, rollout_dtype: torch.dtype) ->
             f"all {len(problems)} training problems are longer than {config.data.max_prompt_tokens} tokens; "
             "raise --data.max-prompt-tokens"
         )
-    return World(short, len(problems) - len(short), benchmarks(config), student, SymbolicTeacher(config.seed))
+    tests = benchmarks(config)
+    _check_room(config, base, student, short, [problem for test in tests.values() for problem in test])
+    return World(short, len(problems) - len(short), tests, student, SymbolicTeacher(config.seed))
+
+
+def _check_room(
+    config: Config, base: Path, student: Student, training: Sequence[Problem], tests: Sequence[Problem]
+) -> None:
+    """Longest prompt and response have to fit the model's positions: said now, not in the middle of the run."""
+    positions = AutoConfig.from_pretrained(base).max_position_embeddings
+    sampled = (
+        ("difficulty", training, config.difficulty.max_new_tokens),
+        ("grpo", training, config.grpo.max_new_tokens),
+        ("evaluation", tests, config.evaluation.max_new_tokens),
+    )
+    for section, problems, response in sampled:
+        lengths = [len(student.prompt_ids(problem)) for problem in problems]
+        longest = max((length for length in lengths if length <= config.data.max_prompt_tokens), default=0)
+        if longest + response > positions:
+            raise ValueError(
+                f"a prompt of {longest} tokens and a response of {response} do not fit the model's {positions} positions; "
+                f"lower --{section}.max-new-tokens or --data.max-prompt-tokens"
+            )
 
 
 def base_checkpoint(config: Config) -> Path:

@@ -260,6 +260,8 @@ def test_every_kind_of_line_break_inside_a_question_is_kept(in_folder):
         (["--grpo.num-rollouts", "1"], "--grpo.num-rollouts"),
         (["--evaluation.pass-samples", "4"], "--evaluation.pass-samples"),
         (["--iterations", "0"], "--iterations"),
+        (["--evaluation.max-new-tokens", "2000"], "--evaluation.max-new-tokens"),
+        (["--grpo.max-new-tokens", "2000"], "--grpo.max-new-tokens"),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_runs(arguments, says, in_folder, capsys):

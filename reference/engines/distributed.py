@@ -1,4 +1,4 @@
-"""Accelerate: the device, the processes, the optimizer step. The only file that imports it."""
+"""Accelerate: the device and the processes of the launch. The only file that imports it."""
 
 import os
 

@@ -24,6 +24,8 @@ from reference.records import Completion
 
 # Rows that leave the batch are dropped from the cache when this share of it is idle: moving the cache costs too.
 COMPACT_WHEN_IDLE = 0.25
+# Prompt tokens, padding included, that are read in one forward.
+PREFILL_TOKENS = 32768
 # How many of the likeliest words are sorted before the whole vocabulary is.
 LIKELIEST = 64
 
@@ -111,9 +113,11 @@ class HFSampler:
         results: list[list[Completion]] = []
         begin = 0
         while begin < len(prompts):
-            end, rows = begin + 1, len(seeds[begin])
-            while end < len(prompts) and rows + len(seeds[end]) <= self.max_rows:
-                rows += len(seeds[end])
+            end, rows, longest = begin + 1, len(seeds[begin]), len(prompts[begin])
+            while end < len(prompts):
+                rows, longest = rows + len(seeds[end]), max(longest, len(prompts[end]))
+                if rows > self.max_rows or (end + 1 - begin) * longest > PREFILL_TOKENS:
+                    break
                 end += 1
             results.extend(self._sample_batch(prompts[begin:end], seeds[begin:end], sampling))
             begin = end
@@ -125,7 +129,7 @@ class HFSampler:
             if not 0 < len(prompt) <= limit - sampling.max_new_tokens:
                 raise ValueError(
                     f"a prompt of {len(prompt)} tokens and {sampling.max_new_tokens} new ones do not fit the model's "
-                    f"{limit} positions; shorten the prompt limit or the response limit"
+                    f"{limit} positions; lower --data.max-prompt-tokens or the max-new-tokens of this stage"
                 )
 
     def _sample_batch(self, prompts, seeds, sampling: Sampling) -> list[list[Completion]]:

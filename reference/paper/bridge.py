@@ -188,8 +188,8 @@ def full_example(problem: Problem, text: str, kind: ExampleKind, prompts: Prompt
 def bridge_examples(problem: Problem, bridged: BridgedTrace, prompts: Prompts) -> list[SFTExample]:
     """Eq. (11) for one problem (Algorithm 1, lines 34-35): (q, C~, a*), and each local sample (q, P_i) -> s~_i.
 
-    The prompt of a local sample asks for the next step only, so that ending the turn after one step is no bad habit
-    (Figure 12 shows the bare question; ambiguity A20).
+    The prompt of a local sample asks for the next step only, to keep it apart from that of a whole solution (Figure 12
+    shows the bare question; ambiguity A20).
     """
     examples = [full_example(problem, bridged.text, ExampleKind.BRIDGE, prompts)]
     for step in bridged.steps:

@@ -28,7 +28,10 @@ def group_advantages(rewards_NG: torch.Tensor, eps: float = 1e-6, correction: in
 
 
 def policy_ratio(logprobs_BT: torch.Tensor, old_logprobs_BT: torch.Tensor) -> torch.Tensor:
-    """Eq. (24): rho_{i,t} = pi_theta(o_t | q, o_<t) / pi_old(o_t | q, o_<t), [B, T] -> [B, T]."""
+    """Eq. (24): rho_{i,t} = pi_theta(o_t | q, o_<t) / pi_old(o_t | q, o_<t), [B, T] -> [B, T].
+
+    The paper calls it rho, as it does the rate of Eq. 3 (ambiguity A46).
+    """
     return torch.exp(logprobs_BT - old_logprobs_BT)
 
 

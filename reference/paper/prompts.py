@@ -299,7 +299,7 @@ def jumpiness_messages(prompts: Prompts, problem: Problem, context: str, step: s
 def recycling_messages(
     prompts: Prompts, problem: Problem, response: str, reference_cot: str | None = None
 ) -> tuple[Message, ...]:
-    """Eq. (16): e = T(q, a*, o^-), as Appendix D.2 asks it, with a reference chain or without."""
+    """Eq. (16): e = T(q, a*, o^-), as Appendix D.2 asks it, with a reference chain or without (ambiguity A52)."""
     block = "" if reference_cot is None else fill(prompts.recycling_reference, {"reference_cot": reference_cot})
     values = {"question": problem.question, "ground_truth": problem.gold, "student_response": response}
     user = _ask(prompts.recycling_user, {**values, "optional_reference_block": block})

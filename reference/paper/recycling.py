@@ -29,7 +29,7 @@ def split_by_reward(groups: Sequence[RolloutGroup]) -> tuple[list[RolloutGroup],
 
 
 def incorrect_responses(group: RolloutGroup) -> list[Completion]:
-    """Eqs. (15) and (29): O^-(q) = {o_i : r_i = 0}, in sample order."""
+    """Eqs. (15) and (29): O^-(q) = {o_i : r_i = 0}, in sample order, whatever it is that is wrong (ambiguity A42)."""
     return [response for response, reward in zip(group.responses, group.rewards, strict=True) if reward == 0]
 
 
@@ -111,13 +111,15 @@ def diagnose(teacher: Teacher, problem: Problem, response: str) -> Diagnosis:
 
 
 def parse_diagnosis(text: str, response: str, gold: str) -> Diagnosis:
-    """Eq. (17): the seven fields from the teacher's JSON text, checked by `validate_diagnosis`.
+    """Eq. (17): the seven fields from the teacher's JSON text, checked by `validate_diagnosis` (ambiguity A44).
 
     Raises:
         UnusableAnswer: not one JSON object, or not a valid diagnosis of this response.
     """
     try:
-        values = json.loads(text)
+        values = json.loads(text, object_pairs_hook=_with_each_key_once)
+    except UnusableAnswer:
+        raise
     except (ValueError, RecursionError) as error:  # ValueError: bad JSON, or a number of thousands of digits
         raise UnusableAnswer(f"the diagnosis is not JSON ({error}): {text[:80]!r}") from error
     if not isinstance(values, dict):
@@ -125,8 +127,15 @@ def parse_diagnosis(text: str, response: str, gold: str) -> Diagnosis:
     return validate_diagnosis(values, response, gold)
 
 
+def _with_each_key_once(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
+        raise UnusableAnswer(f"the diagnosis has a key twice: {keys}")
+    return dict(pairs)
+
+
 def validate_diagnosis(values: Mapping[str, object], response: str, gold: str) -> Diagnosis:
-    """Appendix D.2's rules: exactly the seven keys, an excerpt of the response, a last line `#### a*`.
+    """Appendix D.2's rules: exactly the seven keys, a literal excerpt (ambiguity A43), a last line `#### a*`.
 
     Raises:
         UnusableAnswer: naming the first rule that is broken.
@@ -181,7 +190,7 @@ def new_trace_example(problem: Problem, diagnosis: Diagnosis, prompts: Prompts) 
 
 
 def recycled_set(problem: Problem, response: str, diagnosis: Diagnosis, prompts: Prompts) -> list[SFTExample]:
-    """Eq. (19) for one failed problem: D_rec = D_diag, D_repair and D_new together."""
+    """Eq. (19) for one failed problem: D_rec = D_diag, D_repair and D_new together, all or none (ambiguity A45)."""
     return [
         diagnostic_example(problem, response, diagnosis, prompts),
         repair_example(problem, response, diagnosis, prompts),

@@ -24,15 +24,16 @@ def sft_loss(logprobs_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
 def cosine_schedule(step: int, total_steps: int, warmup_ratio: float = 0.2, min_lr_ratio: float = 0.1) -> float:
     """Table 5's schedule: what the learning rate is multiplied by in optimizer step `step` of 1..total_steps.
 
-    Linear to 1 over the first int(warmup_ratio * total_steps) steps, then half a cosine down to `min_lr_ratio` at the
-    last one. Steps count from 1, so that the first step moves the weights (verl counts from 0; ambiguity A30).
+    Linear to 1 over the first int(warmup_ratio * total_steps) steps, at least one, then half a cosine down to
+    `min_lr_ratio` at the last one. Steps count from 1, so that the first step moves the weights (verl counts from 0)
+    and a phase of a single step has the whole learning rate (ambiguity A30).
 
     Raises:
         ValueError: `step` is not one of 1..total_steps.
     """
     if not 1 <= step <= total_steps:
         raise ValueError(f"the schedule has the steps 1 to {total_steps}, got {step}")
-    warmup = int(warmup_ratio * total_steps)
+    warmup = max(1, int(warmup_ratio * total_steps))
     if step < warmup:
         return step / warmup
     progress = (step - warmup) / max(1, total_steps - warmup)

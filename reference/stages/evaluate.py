@@ -28,7 +28,8 @@ def evaluate(
 ) -> None:
     """Evaluate a checkpoint under the name of the stage that made it; adds its lines to eval/results.jsonl.
 
-    Every problem counts: one with more than --data.max-prompt-tokens counts as wrong.
+    No checkpoint is chosen by it (ambiguity A10). Every problem counts: one with more than --data.max-prompt-tokens
+    counts as wrong.
     """
     stage_name = f"eval/{name.replace('/', '-')}"
     if not run.wants(stage_name):

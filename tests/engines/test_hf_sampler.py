@@ -251,3 +251,19 @@ def test_a_prompt_that_does_not_fit_the_model_is_refused(random_checkpoint, chat
 def test_without_weights_it_says_so(chat):
     with pytest.raises(ValueError, match="load"):
         HFSampler(chat.tokenizer, chat.end_ids, CPU, torch.float32).sample([[5]], [[0]], GREEDY)
+
+
+def test_how_many_prompts_are_read_at_once_changes_nothing(random_checkpoint, chat, monkeypatch):
+    sampler, prompts = sampler_of(random_checkpoint(), chat), ragged_prompts(9)
+    seeds, sampling = [[at] for at in range(9)], Sampling(0.7, 0.9, 12)
+    whole, sizes = sampler.sample(prompts, seeds, sampling), []
+    original = sampler._sample_batch
+
+    def watched(batch, *arguments):
+        sizes.append(len(batch) * max(map(len, batch)))
+        return original(batch, *arguments)
+
+    monkeypatch.setattr(sampler, "_sample_batch", watched)
+    monkeypatch.setattr(hf_sampler, "PREFILL_TOKENS", 100)
+    assert sampler.sample(prompts, seeds, sampling) == whole
+    assert len(sizes) > 2 and max(sizes) <= 100

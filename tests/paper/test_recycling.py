@@ -369,3 +369,11 @@ def test_the_next_sft_set_is_what_was_acquired_and_then_what_was_recycled():
     recycled = recycled_set(TANK, NEAR_MISS, DIAGNOSIS, PROMPTS)
     assert next_sft_set(acquired, recycled) == acquired + recycled
     assert next_sft_set(acquired, []) == acquired
+
+
+def test_a_key_that_stands_twice_is_refused():
+    text = json.dumps(asdict(DIAGNOSIS))
+    twice = text[:-1] + ', "error_type": "another"}'
+    assert parse_diagnosis(text, NEAR_MISS, TANK.gold) == DIAGNOSIS
+    with pytest.raises(UnusableAnswer, match="twice"):
+        parse_diagnosis(twice, NEAR_MISS, TANK.gold)
