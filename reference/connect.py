@@ -77,8 +77,8 @@ def _check_room(
         longest = max((length for length in lengths if length <= config.data.max_prompt_tokens), default=0)
         if longest + response > positions:
             raise ValueError(
-                f"a prompt of {longest} tokens and a response of {response} do not fit the model's {positions} positions; "
-                f"lower --{section}.max-new-tokens or --data.max-prompt-tokens"
+                f"a prompt of {longest} tokens and a response of {response} do not fit the model's {positions} "
+                f"positions; lower --{section}.max-new-tokens or --data.max-prompt-tokens"
             )
 
 

@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from reference.paper.sft import sft_loss
+from reference.paper.sft import cosine_schedule, sft_loss
 from reference.paper.tokens import token_logprobs
 
 
@@ -87,3 +87,28 @@ def test_equal_parts_of_a_batch_average_to_its_loss():
 def test_gradcheck():
     logprobs_BT, mask_BT = random_case(3)
     assert torch.autograd.gradcheck(lambda x_BT: sft_loss(x_BT, mask_BT), logprobs_BT.requires_grad_())
+
+
+def test_the_schedule_of_ten_steps_by_hand():
+    """Two steps of warm-up, then half a cosine over the other eight."""
+    scales = [cosine_schedule(step, 10) for step in range(1, 11)]
+    assert scales[:2] == [0.5, 1.0]
+    assert scales[2:] == pytest.approx([0.1 + 0.45 * (1 + math.cos(math.pi * at / 8)) for at in range(1, 9)])
+    assert scales[5] == pytest.approx(0.55) and scales[9] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize("total", range(1, 13))
+def test_the_schedule_rises_to_1_and_falls_to_its_minimum(total, ratio):
+    scales = [cosine_schedule(step, total, ratio, 0.1) for step in range(1, total + 1)]
+    peak = max(1, int(ratio * total))
+    assert scales[peak - 1] == 1.0
+    assert scales[:peak] == pytest.approx([step / peak for step in range(1, peak + 1)])
+    assert all(later < earlier for earlier, later in zip(scales[peak - 1 :], scales[peak:], strict=False))
+    assert scales[-1] == (pytest.approx(0.1) if peak < total else 1.0)
+
+
+@pytest.mark.parametrize("step", [0, 11])
+def test_a_step_outside_the_schedule_is_refused(step):
+    with pytest.raises(ValueError, match="steps 1 to 10"):
+        cosine_schedule(step, 10)
