@@ -14,7 +14,7 @@ import transformers
 import tyro
 
 from reference.config import PRESETS, Config, check, flatten
-from reference.connect import OFFLINE, World, base_checkpoint, benchmarks, connect, training_problems
+from reference.connect import OFFLINE, World, base_checkpoint, benchmarks, connect, load_prompts, training_problems
 from reference.engines.artifacts import read_records, write_whole
 from reference.engines.distributed import Process
 from reference.engines.run_folder import NothingMoreToDo, RunFolder
@@ -132,6 +132,7 @@ def environment(process: Process) -> dict[str, str]:
 
 def dry_run(run: RunFolder, config: Config) -> str:
     """The stages that are left: sizes, expected teacher calls and tokens; and device needs."""
+    load_prompts(config.data.prompts)
     expected = expected_work(config, training_problems(config), benchmarks(config))
     return f"{describe([work for work in expected if run.is_left(work.stage)])}\n\n{device_needs(config)}"
 

@@ -224,6 +224,8 @@ def check(config: Config) -> None:
             raise ValueError(f"{option} must be at least 0 and below 1, got {value}")
         if types[name] in (int, int | None) and last not in AT_LEAST_0 and not all(number >= 1 for number in numbers):
             raise ValueError(f"{option} must be at least 1, got {value}")
+    if not config.model.path:
+        raise ValueError("--model.path must name a checkpoint folder, a model of the hub or `offline`, got nothing")
     _check_together(config)
 
 

@@ -126,4 +126,10 @@ def load_prompts(folder: str) -> Prompts:
     path = Path(folder)
     if not path.is_dir():
         raise ValueError(f"--data.prompts takes a folder of NAME.txt templates, got {folder!r}")
-    return replace_templates(Prompts(), {file.stem: file.read_text(encoding="utf-8") for file in path.glob("*.txt")})
+    texts = {}
+    for file in sorted(path.glob("*.txt")):
+        try:
+            texts[file.stem] = file.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"cannot read the template {file} ({error}); give a text file in UTF-8") from error
+    return replace_templates(Prompts(), texts)

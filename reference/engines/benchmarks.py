@@ -14,7 +14,7 @@ def read_gsm8k(path: Path, name: str, limit: int | None = None) -> list[Problem]
         ValueError: no such file, no problem in it, or a line that is not such a record, with its number.
     """
     try:
-        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the problems in {path} ({error}); give a JSONL file in UTF-8") from error
     if lines == [""]:
@@ -26,7 +26,7 @@ def _problem(line: str, problem_id: str, where: str) -> Problem:
     try:
         values = json.loads(line)
         question, answer = values["question"], values["answer"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise ValueError(f"{where}: expected a JSON object with `question` and `answer`, got {line[:60]!r}") from error
     gold = extract_answer(answer) if isinstance(answer, str) else None
     if gold is None or not isinstance(question, str) or not question.strip():

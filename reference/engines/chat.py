@@ -16,6 +16,9 @@ from reference.records import Message
 # Llama 3.2's template prints today's date unless it is given one: a prompt must not change with the calendar.
 PROMPT_DATE = "26 Jul 2024"
 
+# What every tokenizer for this task has to give back as it was; one without a vocabulary does not.
+PROBE = "2 + 3 = 5\n#### 5"
+
 
 @dataclass(frozen=True)
 class TokenizedExample:
@@ -45,6 +48,8 @@ class Chat:
             raise ValueError(f"cannot load a tokenizer from {str(checkpoint)!r} ({error})") from error
         if tokenizer.chat_template is None:
             raise ValueError(f"the tokenizer in {str(checkpoint)!r} has no chat template; take an instruct model")
+        if tokenizer.decode(tokenizer(PROBE, add_special_tokens=False)["input_ids"]) != PROBE:
+            raise ValueError(f"the tokenizer in {str(checkpoint)!r} cannot write {PROBE!r}; is it complete?")
         end_ids = _end_ids(checkpoint) or [tokenizer.eos_token_id]
         if end_ids == [None]:
             raise ValueError(f"the tokenizer in {str(checkpoint)!r} names no end-of-sequence token")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -40,15 +41,20 @@ def load_causal_lm(checkpoint: Path | str, dtype: torch.dtype) -> PreTrainedMode
     """A model from a checkpoint directory or a hub name.
 
     Raises:
-        ValueError: there is no model in it.
+        ValueError: there is no model in it, or weights are missing.
     """
     try:
-        return AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype)
-    except (OSError, ValueError) as error:
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            checkpoint, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
         raise ValueError(
             f"cannot load a model from {str(checkpoint)!r}: expected a folder with config.json and safetensors, "
             f"or the name of a model that can be downloaded ({error})"
         ) from error
+    if loaded["missing_keys"]:
+        raise ValueError(f"the weights in {str(checkpoint)!r} lack {sorted(loaded['missing_keys'])[:3]}; complete them")
+    return model
 
 
 def copy_weights(model: PreTrainedModel, weights: Iterable[tuple[str, torch.Tensor]]) -> None:

@@ -17,6 +17,7 @@ from reference.engines.artifacts import Record, RecordLog, file_hash, read_json,
 
 RECEIPT = "receipt.json"
 FORGOTTEN = ".forgotten"
+NOT_OUTPUTS = (RECEIPT, "state.pt")
 
 
 class NothingMoreToDo(Exception):
@@ -40,7 +41,7 @@ class StageFolder:
         """Take up the stage: see whether it is done, and that what it was begun with is what it is asked for now.
 
         Raises:
-            ValueError: an input has changed since the stage began, or is gone.
+            ValueError: an input or a setting has changed since the stage began; an output is damaged or gone.
         """
         self._receipt["inputs"] = {name: file_hash(path) for name, path in sorted(inputs.items())}
         if not self._receipt_path.exists():
@@ -53,10 +54,24 @@ class StageFolder:
                     f"stage {self.name} was begun with another {name} than is there now; "
                     f"run it again with --redo {self.name}, or take another --out"
                 )
+        for name in sorted({*before["settings"], *self._receipt["settings"]}):
+            was, now = before["settings"].get(name), self._receipt["settings"].get(name)
+            if was != now:
+                raise ValueError(
+                    f"stage {self.name} was begun with {name} = {was!r}, and is now asked for {now!r}; "
+                    f"run it again with --redo {self.name}, or take another --out"
+                )
         self.is_done = before["done"]
         if self.is_done:
+            self._check_outputs(before["outputs"])
             self.counts = before["counts"]
             self._say(f"{self.name:<27} kept from before ({_counted(self.counts)})")
+
+    def _check_outputs(self, outputs: Mapping[str, str]) -> None:
+        for name, digest in outputs.items():
+            path = self.path / name
+            if not path.exists() or file_hash(path) != digest:
+                raise ValueError(f"{path} is not as stage {self.name} left it; make it again with --redo {self.name}")
 
     def log(self, file_name: str, record_type: type[Record]) -> RecordLog[Record]:
         """The growing output `file_name` of this stage."""
@@ -66,7 +81,9 @@ class StageFolder:
         """Write the receipt and say the stage's line, with a note where there is something to say."""
         seconds = round(time.monotonic() - self._started, 1)
         self.counts = dict(counts)
-        write_whole(self._receipt_path, _pretty({**self._receipt, "done": True, "counts": counts, "seconds": seconds}))
+        outputs = {path.name: file_hash(path) for path in sorted(self.path.iterdir()) if path.name not in NOT_OUTPUTS}
+        ending = {"done": True, "outputs": outputs, "counts": self.counts, "seconds": seconds}
+        write_whole(self._receipt_path, _pretty({**self._receipt, **ending}))
         self.is_done = True
         self._say(f"{self.name:<27} {_counted(counts)} · {seconds:.1f} s{note and ' · ' + note}")
 
@@ -224,7 +241,7 @@ class RunFolder:
 
     def wants(self, name: str) -> bool:
         """Whether an optional stage (an evaluation) was asked for or is there already."""
-        return name in self.wanted or self.is_done(name)
+        return name in self.wanted or (name in self.plan and self.is_done(name))
 
     def is_done(self, name: str) -> bool:
         """Whether the stage's receipt says so."""

@@ -43,7 +43,7 @@ def test_a_receipt_tells_of_inputs_settings_counts_and_seconds(tmp_path, given):
     stage.finish({"problems": 3, "hard": 1}, note="a note")
     receipt = json.loads((stage.path / "receipt.json").read_text())
     assert receipt.pop("seconds") >= 0
-    assert receipt == {**begun, "done": True, "counts": {"problems": 3, "hard": 1}}
+    assert receipt == {**begun, "done": True, "outputs": {}, "counts": {"problems": 3, "hard": 1}}
     assert receipt["settings"] == {"seed": 1} and stage.is_done
     assert said[0].startswith("1_difficulty ") and "3 problems, 1 hard" in said[0] and "a note" in said[0]
 
@@ -258,6 +258,30 @@ def test_dry_run_sees_what_is_left(tmp_path):
     asked = RunFolder(tmp_path / "run", SETTINGS, PLAN, redo="1_difficulty")
     assert [name for name in PLAN if asked.is_left(name)] == PLAN
     assert run.is_done("1_difficulty")  # nothing was thrown away for asking
+
+
+@pytest.mark.parametrize("damage", ["changed", "gone"])
+def test_an_output_that_is_not_as_the_stage_left_it_names_the_stage_that_makes_it(tmp_path, given, damage):
+    first = stage_folder(tmp_path)
+    first.begin(given)
+    (first.path / "output.jsonl").write_text("one\ntwo\n")
+    first.finish({"problems": 3})
+    stage_folder(tmp_path).begin(given)
+    (first.path / "output.jsonl").write_text("two\n") if damage == "changed" else (first.path / "output.jsonl").unlink()
+    with pytest.raises(ValueError, match="output.jsonl is not as stage.*--redo 1_difficulty"):
+        stage_folder(tmp_path).begin(given)
+
+
+def test_a_kept_stage_was_made_with_the_settings_of_now(tmp_path):
+    finish(run_folder(tmp_path), "1_difficulty", ("seed",))
+    (tmp_path / "run" / "config.json").unlink()  # or the stage was out of sight in a shorter plan
+    with pytest.raises(ValueError, match="begun with seed = 1, and is now asked for 2.*--redo 1_difficulty"):
+        run_folder(tmp_path, SETTINGS | {"seed": 2}).stage("1_difficulty", ("seed",), {})
+
+
+def test_a_stage_that_is_not_in_the_plan_is_not_wanted(tmp_path):
+    finish(run_folder(tmp_path), "eval/base")
+    assert not RunFolder(tmp_path / "run", SETTINGS, PLAN[1:]).wants("eval/base")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"done": tru'])
