@@ -6,6 +6,7 @@ that argues for them (docs/ambiguities.md).
 
 import math
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,10 @@ class ModelConfig:
 
     path: str = "Qwen/Qwen2.5-0.5B-Instruct"
     """Checkpoint folder or hub name; `offline` is the tiny base model inside this package."""
+    packing: bool = False
+    """Train on several sequences in one row, without padding, in place of padded rows of similar length."""
+    activation_checkpointing: bool = False
+    """Compute each layer's activations again in the backward: less memory, about a third more time."""
 
 
 @dataclass(frozen=True)
@@ -21,17 +26,71 @@ class DataConfig:
     """Training problems and benchmarks."""
 
     train: str = ""
-    """A JSONL file in GSM8K's format (`question`, `answer` ending in `#### N`); `offline` generates the small world."""
+    """A JSONL file in GSM8K's format (`question`, `answer` ending in `#### N`), or a hub data set such as
+    `openai/gsm8k`; `offline` generates the small world."""
     limit: int | None = None
     """Take only the first N training problems."""
     tests: tuple[str, ...] = ()
-    """Benchmarks: NAME=PATH of JSONL files in GSM8K's format, the in-domain one first; or the one word `offline`."""
+    """Benchmarks, the in-domain one first: NAME=PATH of a JSONL file, or NAME alone, from the hub, for gsm8k,
+    gsm8k_platinum, mawps, svamp, math500 and logiqa. These names have formats of their own, any other name has
+    GSM8K's. `offline` is the small world."""
     test_limit: int | None = None
     """Take only the first N problems of each benchmark."""
     max_prompt_tokens: int = 1024
     """Table 6: prompt length. Longer problems are left out and counted."""
     prompts: str = ""
     """A folder of NAME.txt templates that replace our own wording of Appendix D's prompts."""
+
+
+@dataclass(frozen=True)
+class VLLMConfig:
+    """Table 6: the rollout engine, with `--sampler vllm`."""
+
+    tensor_parallel: int = 1
+    """Processes that share one engine. Table 6's 4 cannot divide Qwen2.5-0.5B's 14 heads (ambiguity A37)."""
+    gpu_memory_utilization: float = 0.4
+    """Table 6: 0.4 of the GPU's memory for the engine."""
+    prefix_caching: bool = False
+    """Table 6: disabled."""
+    enforce_eager: bool = True
+    """Table 6: enabled."""
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """The stronger model T. Section 4.1: qwen-plus, temperature 0.7, top-p 0.9, for traces, Bridge and recycling."""
+
+    kind: Literal["symbolic", "chat"] = "chat"
+    """`chat`: a model behind an OpenAI-compatible endpoint, its key in OPENAI_API_KEY; `symbolic`: reads the gold
+    solution's calculator annotations, offline."""
+    base_url: str = "https://dashscope-intl.aliyuncs.com/compatible-mode/v1"
+    """The endpoint, up to and without `/chat/completions`."""
+    model: str = "qwen-plus"
+    """Section 4.1's teacher."""
+    temperature: float = 0.7
+    """Section 4.1."""
+    top_p: float = 0.9
+    """Section 4.1."""
+    max_new_tokens: int = 4096
+    """The longest answer the teacher may give."""
+    attempts: int = 3
+    """A bad answer is asked again until this many answers are bad; then the item is rejected."""
+    max_rejected: float = 0.5
+    """A stage in which a larger share of the items is rejected stops the run."""
+    concurrency: int = 32
+    """Calls in flight at a time, in each process."""
+    timeout: float = 120.0
+    """Seconds until a call counts as failed."""
+    retries: int = 6
+    """How often a call that failed on its way (429, 5xx, timeout) is sent again, later each time."""
+    max_calls: int | None = None
+    """Budget: stop the run before it makes more calls than this, earlier runs of the folder counted in."""
+    max_tokens: int | None = None
+    """Budget: stop the run once the calls have taken this many tokens, read and written."""
+    input_price: float = 0.4
+    """US dollars for a million tokens read, for the estimate of --dry-run; look up your provider's."""
+    output_price: float = 1.2
+    """US dollars for a million tokens written."""
 
 
 @dataclass(frozen=True)
@@ -160,10 +219,16 @@ class Config:
     """Table 5: seed 1111. Every random choice of the run follows from it."""
     iterations: int = 2
     """Section 4.2: 2 SFT-then-RL iterations (Table 11 tries 4)."""
+    processes: int | None = None
+    """How many processes the launch must have; another number is refused. Whatever there is when not given."""
+    sampler: Literal["hf", "vllm"] = "hf"
+    """Where responses come from: the sampler that runs everywhere, or vLLM."""
     sampler_rows: int = 512
     """Responses sampled side by side. It changes memory and speed."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    vllm: VLLMConfig = field(default_factory=VLLMConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     difficulty: DifficultyConfig = field(default_factory=DifficultyConfig)
     bridge: BridgeConfig = field(default_factory=BridgeConfig)
     recycling: RecyclingConfig = field(default_factory=RecyclingConfig)
@@ -176,6 +241,7 @@ class Config:
 # for three minutes on a laptop, not for the result (docs/offline_world.md).
 TINY = Config(
     model=ModelConfig(path="offline"),
+    teacher=TeacherConfig(kind="symbolic"),
     data=DataConfig(train="offline", limit=320, tests=("offline",), test_limit=100),
     difficulty=DifficultyConfig(num_samples=16, max_new_tokens=256),
     sft=SFTConfig(max_tokens_per_batch=4096, max_length=1024, lr=2e-4, save_every=20),
@@ -183,7 +249,33 @@ TINY = Config(
     evaluation=EvaluationConfig(max_new_tokens=256, pass_samples=8),
 )
 
-PRESETS = {"tiny": TINY}
+
+
+PAPERS_DATA = DataConfig(train="openai/gsm8k", tests=("gsm8k_platinum", "mawps", "svamp", "math500", "logiqa"))
+PRESETS = {
+    "tiny": TINY,
+    "qwen2.5-0.5b": Config(
+        sampler="vllm",
+        model=ModelConfig("Qwen/Qwen2.5-0.5B-Instruct", packing=True),
+        data=PAPERS_DATA,
+        bridge=BridgeConfig(tau_difficulty=0.99),
+        recycling=RecyclingConfig(tau_length=242.98, tau_steps=7.36),
+    ),
+    "llama3.2-1b": Config(
+        sampler="vllm",
+        model=ModelConfig("meta-llama/Llama-3.2-1B-Instruct", packing=True),
+        data=PAPERS_DATA,
+        bridge=BridgeConfig(tau_difficulty=1.26),
+        recycling=RecyclingConfig(tau_length=287.94, tau_steps=13.67),
+    ),
+}
+# What changes where, when and at what price a run is made, and not its result: it may change while the run goes on.
+FREE = (
+    "processes",
+    *(f"teacher.{name}" for name in ("concurrency", "timeout", "retries", "max_calls", "max_tokens", "max_rejected")),
+    "teacher.input_price",
+    "teacher.output_price",
+)
 
 
 def flatten(config: Config) -> dict[str, object]:
@@ -198,9 +290,12 @@ def flatten(config: Config) -> dict[str, object]:
 
 
 # What a number must be, by the last part of its name; every whole number but the seed must be at least 1.
-ABOVE_0 = ("temperature", "lr", "max_grad_norm", "clip_eps", "advantage_eps", "tau_length", "tau_steps")
-AT_LEAST_0 = ("weight_decay", "kl_coef", "tau_importance", "tau_jumpiness", "tau_difficulty", "seed", "pass_samples")
-SHARES = ("warmup_ratio", "min_lr_ratio")
+ABOVE_0 = ("temperature", "timeout", "lr", "max_grad_norm", "clip_eps", "advantage_eps", "tau_length", "tau_steps")
+AT_LEAST_0 = (
+    *("weight_decay", "kl_coef", "tau_importance", "tau_jumpiness", "tau_difficulty", "seed", "pass_samples"),
+    *("retries", "input_price", "output_price"),
+)
+SHARES = ("warmup_ratio", "min_lr_ratio", "max_rejected")
 
 
 def check(config: Config) -> None:
@@ -218,7 +313,7 @@ def check(config: Config) -> None:
             raise ValueError(f"{option} must be at least 0, got {value}")
         if last in SHARES and not 0 <= value <= 1:
             raise ValueError(f"{option} must be from 0 to 1, got {value}")
-        if last == "top_p" and not 0 < value <= 1:
+        if last in ("top_p", "gpu_memory_utilization") and not 0 < value <= 1:
             raise ValueError(f"{option} must be above 0 and at most 1, got {value}")
         if last == "betas" and not all(0 <= beta < 1 for beta in value):
             raise ValueError(f"{option} must be at least 0 and below 1, got {value}")

@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
 from reference.records import Completion, Problem
+
+Item = TypeVar("Item")
 
 
 class UnusableAnswer(ValueError):
@@ -24,10 +26,29 @@ class Sampling:
     temperature: float = 0.7
     top_p: float = 0.9
     max_new_tokens: int = 1024
+    with_logprobs: bool = False
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of a stage's work that falls to this process: every `count`-th item, from `index` on.
+
+    Processes that work as one (the tensor-parallel group of an engine) have the same share; the first of them `writes`.
+    """
+
+    index: int = 0
+    count: int = 1
+    writes: bool = True
+
+    def of(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Which part an item is in follows from its place in the list alone."""
+        return items[self.index :: self.count]
 
 
 class Sampler(Protocol):
     """Draws responses o_i ~ pi_theta(. | q) (Eqs. 1 and 22)."""
+
+    share: Share
 
     def sample(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], sampling: Sampling
@@ -35,7 +56,8 @@ class Sampler(Protocol):
         """One response for each seed of each prompt (token ids in, token ids out).
 
         A response depends on its prompt, its seed and the weights alone, up to floating-point rounding that may
-        change with the batch; equal calls give equal responses.
+        change with the batch; equal calls give equal responses. `sampling.with_logprobs` adds log pi_theta of each
+        token at temperature 1, of the whole vocabulary, as the sampler's own forward has it.
         """
 
     def load(self, checkpoint: Path) -> None:
@@ -48,8 +70,12 @@ class Sampler(Protocol):
 class Teacher(Protocol):
     """The stronger model T. Each verb is one prompt of `paper.prompts`; scores are one of 0, 0.25, 0.5, 0.75, 1.
 
-    Every verb may raise `UnusableAnswer` with the reason why it has nothing usable to say about an item.
+    Every verb may raise `UnusableAnswer` with the reason why it has nothing usable to say about an item. `concurrency`
+    is the number of threads that may ask at a time. `later` are the steps behind the one to be rewritten: it must not
+    say what they say.
     """
+
+    concurrency: int
 
     def solve(self, problem: Problem, attempt: int = 0) -> str:
         """A reasoning trace C that ends in `#### a*` (Eq. 4). Another `attempt` may give another trace."""
@@ -60,13 +86,13 @@ class Teacher(Protocol):
     def jumpiness(self, problem: Problem, context: str, step: str) -> float:
         """J_jump(q, P_i, s_i) (Eq. 7)."""
 
-    def expand(self, problem: Problem, context: str, step: str) -> str:
+    def expand(self, problem: Problem, context: str, step: str, later: Sequence[str]) -> str:
         """The step with its missing intermediate reasoning spelled out."""
 
     def compress(self, step: str) -> str:
         """The step's core meaning, shorter."""
 
-    def localize(self, problem: Problem, context: str, step: str) -> str:
+    def localize(self, problem: Problem, context: str, step: str, later: Sequence[str]) -> str:
         """The step in a form that a small model learns more easily."""
 
     def diagnose(self, problem: Problem, response: str) -> str:

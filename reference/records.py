@@ -27,6 +27,14 @@ for _kind in (str, int, float, bool):
     _converter.register_structure_hook(_kind, _exactly)
 
 
+class AnswerKind(StrEnum):
+    """What a gold answer is, and so how a response is judged: a decimal number, a LaTeX expression, an option's letter."""
+
+    NUMBER = "number"
+    LATEX = "latex"
+    LETTER = "letter"
+
+
 @dataclass(frozen=True)
 class Problem:
     """A question q with its gold answer a*. `solution` is the data set's own worked solution, if it has one."""
@@ -35,6 +43,7 @@ class Problem:
     question: str
     gold: str
     solution: str = ""
+    kind: AnswerKind = AnswerKind.NUMBER
 
 
 @dataclass(frozen=True)
@@ -42,12 +51,13 @@ class Completion:
     """One response o_i as it was sampled: the token ids are the truth, the text is for reading.
 
     `finished` is true when the model ended its turn itself; the end-of-turn id is then the last of `token_ids`.
-    False means that the token limit cut it off.
+    False means that the token limit cut it off. `logprobs`, where they were asked for, are the sampler's own, in nats.
     """
 
     token_ids: tuple[int, ...]
     text: str
     finished: bool
+    logprobs: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -229,7 +239,7 @@ class Evaluation:
     pass_at_8: float | None = None
 
 
-for _names in (DifficultyGroup, Action, ExampleKind):
+for _names in (AnswerKind, DifficultyGroup, Action, ExampleKind):
     _converter.register_structure_hook(_names, lambda value, names: names(value))
 
 

@@ -52,6 +52,8 @@ _INVERSE = {"+": "-", "-": "+", "*": "/", "/": "*"}
 class SymbolicTeacher:
     """Implements `interfaces.Teacher`. Verbs raise UnusableAnswer for a solution they cannot read."""
 
+    concurrency = 1  # it computes: threads bring nothing
+
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
 
@@ -100,7 +102,7 @@ class SymbolicTeacher:
         points = 2 * _num_unwritten_operations(program, step) + len(missing)
         return min(points, MAX_POINTS) / MAX_POINTS
 
-    def expand(self, problem: Problem, context: str, step: str) -> str:
+    def expand(self, problem: Problem, context: str, step: str, later: Sequence[str] = ()) -> str:
         """The step with its compound calculations done one operation at a time, and unprepared numbers explained."""
         return expand_step(problem, read_program(problem), context, step)
 
@@ -108,7 +110,7 @@ class SymbolicTeacher:
         """The step's equations only, or its first clause where it has none; never longer than the step."""
         return compress_step(step)
 
-    def localize(self, problem: Problem, context: str, step: str) -> str:
+    def localize(self, problem: Problem, context: str, step: str, later: Sequence[str] = ()) -> str:
         """The step as: what we know, one operation a sentence, the conclusion. At most about twice as long."""
         return localize_step(problem, read_program(problem), context, step)
 

@@ -111,7 +111,9 @@ def choose_action(scores: StepScores, thresholds: Thresholds) -> tuple[Action, b
     return Action.LOCALIZE, True
 
 
-def apply_action(action: Action, problem: Problem, context: str, step: str, teacher: Teacher) -> str | None:
+def apply_action(
+    action: Action, problem: Problem, context: str, step: str, teacher: Teacher, later: Sequence[str] = ()
+) -> str | None:
     """Eq. (9): s~_i = B(s_i; I_i, J_i, D_i, q, P_i); None for a dropped step.
 
     Raises:
@@ -124,9 +126,9 @@ def apply_action(action: Action, problem: Problem, context: str, step: str, teac
     if action is Action.COMPRESS:
         rewritten = teacher.compress(step)
     elif action is Action.EXPAND:
-        rewritten = teacher.expand(problem, context, step)
+        rewritten = teacher.expand(problem, context, step, later)
     else:
-        rewritten = teacher.localize(problem, context, step)
+        rewritten = teacher.localize(problem, context, step, later)
     if not rewritten.strip():
         raise UnusableAnswer(f"{action} gave an empty text for the step {step.strip()[:80]!r}")
     separator = step[len(step.rstrip()) :]
@@ -173,7 +175,7 @@ def bridge_trace(
             difficulty=scorer.step_nll(problem, "".join(processed), step),
         )
         action, adds_local = choose_action(scores, thresholds)  # lines 11-29
-        rewritten = apply_action(action, problem, context, step, teacher)
+        rewritten = apply_action(action, problem, context, step, teacher, originals[index + 1 :])
         if rewritten is not None:  # lines 30-32
             processed.append(rewritten)
         bridged.append(BridgedStep(step, context, scores, action, rewritten, adds_local))
