@@ -31,7 +31,7 @@ def run_paper(run: RunFolder, config: Config, world: World) -> None:
     policy = student.base
     evaluate(run, config, "base", policy, tests, student)
     graded = estimate_difficulty(run, config, problems, student)  # Eqs. 1-3
-    traces = distill_traces(run, problems, graded, student, teacher)  # Eq. 4
+    traces = distill_traces(run, config, problems, graded, student, teacher)  # Eq. 4
     bridged, taus = build_bridge(run, config, problems, graded, traces, student, teacher)  # Algorithm 1
 
     medium_ids = {record.problem_id for record in graded if record.group is DifficultyGroup.MEDIUM}

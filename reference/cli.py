@@ -1,6 +1,7 @@
 """The command line: a preset, typed overrides of every setting, and what to do with them."""
 
 import json
+import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from typing import Annotated
 import transformers
 import tyro
 
-from reference.config import PRESETS, Config, check, flatten
+from reference.config import FREE, PRESETS, Config, check, flatten
 from reference.connect import OFFLINE, World, base_checkpoint, benchmarks, connect, load_prompts, training_problems
 from reference.engines.artifacts import read_records, write_whole
 from reference.engines.distributed import Process
@@ -84,50 +85,67 @@ def main(arguments: Sequence[str], run_paper: Callable[[RunFolder, Config, World
             again += ", without --redo"
         config = command.config
         check(config)
-        out = Path(command.out or f"runs/{preset}")
-        run = RunFolder(out, flatten(config), stage_names(config), wanted=command.stages, redo=command.redo)
+        process = Process() if command.dry_run else Process.of_launch(config.processes)
+        run = RunFolder(
+            Path(command.out or f"runs/{preset}"),
+            flatten(config),
+            stage_names(config),
+            wanted=command.stages,
+            redo=command.redo,
+            free=FREE,
+            process=process,
+        )
         if command.dry_run:
             print(dry_run(run, config))
         else:
             execute(preset, run, config, run_paper)
         return 0
     except ValueError as error:
-        print(f"run_paper: {error}", file=sys.stderr)
+        print(f"{_speaker()}: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"run_paper: {error}; {again}", file=sys.stderr)
+        print(f"{_speaker()}: {error}; {again}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\nrun_paper: interrupted; {again}", file=sys.stderr)
         return 130
 
 
+def _speaker() -> str:
+    """Who reports a mistake: of several processes each may have found its own."""
+    rank = os.environ.get("RANK", "0")
+    return "run_paper" if rank == "0" else f"run_paper (process {rank})"
+
+
 def execute(preset: str, run: RunFolder, config: Config, run_paper: Callable[[RunFolder, Config, World], None]) -> None:
     """The run itself, and the table at its end."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    process = Process()
-    world = connect(config, process.device, process.rollout_dtype)
+    process = run.process
+    world = connect(config, process)
     with run.lock():
         tests = [problem for problems in world.benchmarks.values() for problem in problems]
         run.take_up(world.problems, tests, world.student.prompts)
-        write_whole(run.path / "environment.json", json.dumps(environment(process), indent=1) + "\n")
+        versions = json.dumps(environment(process), indent=1) + "\n"
+        process.on_main(lambda: write_whole(run.path / "environment.json", versions))
         left_out = f", {world.num_too_long} left out (prompt too long)" if world.num_too_long else ""
         size = f"{len(world.problems)} training problems{left_out}"
-        print(f"{preset} in {run.path} on {process.device}: {size}", flush=True)
+        place = str(process.device) if process.size == 1 else f"{process.size} processes on {process.device.type}"
+        run.say(f"{preset} in {run.path} on {place}: {size}")
         try:
             run_paper(run, config, world)
         except NothingMoreToDo:
             pass
     results = run.path / "eval" / "results.jsonl"
-    if results.exists():
+    if process.is_main and results.exists():
         print(f"\n{final_table(read_records(results, Evaluation))}")
 
 
 def environment(process: Process) -> dict[str, str]:
     """What the run was made with."""
     versions = {name: version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), "device": str(process.device), **versions}
+    place = {"device": process.device.type, "processes": str(process.size)}
+    return {"python": platform.python_version(), **place, **versions}
 
 
 def dry_run(run: RunFolder, config: Config) -> str:

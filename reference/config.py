@@ -250,7 +250,6 @@ TINY = Config(
 )
 
 
-
 PAPERS_DATA = DataConfig(train="openai/gsm8k", tests=("gsm8k_platinum", "mawps", "svamp", "math500", "logiqa"))
 PRESETS = {
     "tiny": TINY,

@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from transformers import AutoConfig
 
 from reference.config import Config
 from reference.engines.benchmarks import read_gsm8k
 from reference.engines.chat import Chat
+from reference.engines.distributed import Process
 from reference.engines.hf_sampler import HFSampler
 from reference.engines.policy import checkpoint_folder
 from reference.engines.student import Student
-from reference.interfaces import Teacher
+from reference.interfaces import Sampler, Teacher
 from reference.offline import word_problems
 from reference.offline.symbolic_teacher import SymbolicTeacher
 from reference.offline.tiny_model import BASE_CHECKPOINT
@@ -39,7 +39,7 @@ class World:
     teacher: Teacher
 
 
-def connect(config: Config, device: torch.device, rollout_dtype: torch.dtype) -> World:
+def connect(config: Config, process: Process) -> World:
     """Build the world that a configuration names.
 
     Raises:
@@ -48,8 +48,7 @@ def connect(config: Config, device: torch.device, rollout_dtype: torch.dtype) ->
     base = base_checkpoint(config)
     chat = Chat.from_checkpoint(base)
     prompts = load_prompts(config.data.prompts)
-    sampler = HFSampler(chat.tokenizer, chat.end_ids, device, rollout_dtype, config.sampler_rows)
-    student = Student(base, chat, prompts, sampler, device)
+    student = Student(base, chat, prompts, _sampler(config, chat, process), process)
     problems = training_problems(config)
     short = [p for p in problems if len(chat.prompt_ids(student_messages(prompts, p))) <= config.data.max_prompt_tokens]
     if not short:
@@ -60,6 +59,12 @@ def connect(config: Config, device: torch.device, rollout_dtype: torch.dtype) ->
     tests = benchmarks(config)
     _check_room(config, base, student, short, [problem for test in tests.values() for problem in test])
     return World(short, len(problems) - len(short), tests, student, SymbolicTeacher(config.seed))
+
+
+def _sampler(config: Config, chat: Chat, process: Process) -> Sampler:
+    return HFSampler(
+        chat.tokenizer, chat.end_ids, process.device, process.rollout_dtype, config.sampler_rows, process.share
+    )
 
 
 def _check_room(

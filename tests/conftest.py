@@ -9,6 +9,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers import logging as transformers_logging
 
 from reference.engines.chat import Chat
+from reference.engines.distributed import Process
 from reference.engines.hf_sampler import HFSampler
 from reference.engines.learner import save_checkpoint
 from reference.engines.student import Student
@@ -67,7 +68,8 @@ def random_checkpoint(tmp_path_factory, chat):
                 initializer_range=spread,
             )
             folder = tmp_path_factory.mktemp("model") / "checkpoint"
-            save_checkpoint(Qwen2ForCausalLM(config), chat, folder)
+            model = Qwen2ForCausalLM(config)
+            save_checkpoint(model, chat, folder, dict(model.named_parameters()))
             folders[seed, tied, spread] = folder
         return folders[seed, tied, spread]
 
@@ -78,4 +80,4 @@ def random_checkpoint(tmp_path_factory, chat):
 def random_student(random_checkpoint, chat):
     """A student with random weights, sampled by the real sampler."""
     base = random_checkpoint()
-    return Student(base, chat, Prompts(), HFSampler(chat.tokenizer, chat.end_ids, CPU, torch.float32), CPU)
+    return Student(base, chat, Prompts(), HFSampler(chat.tokenizer, chat.end_ids, CPU, torch.float32), Process())

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from reference.config import TINY
 from reference.engines.chat import Chat
+from reference.engines.distributed import Process
 from reference.engines.hf_sampler import HFSampler
 from reference.engines.learner import Learner
 from reference.interfaces import Sampling
@@ -72,7 +73,7 @@ def answering(tmp_path_factory):
     taught = [problem.gold if at % 3 else "12345" for at, problem in enumerate(problems)]
     answers = [Message("assistant", f"#### {number}") for number in taught]
     examples = [chat.example_ids((*asked, answer)) for asked, answer in zip(messages, answers, strict=True)]
-    learner = Learner(BASE_CHECKPOINT, device, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.0, max_grad_norm=1.0)
+    learner = Learner(BASE_CHECKPOINT, Process(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.0, max_grad_norm=1.0)
     sampler = HFSampler(chat.tokenizer, chat.end_ids, device, torch.float32)
     sampler.load(BASE_CHECKPOINT)
     for _ in range(300):

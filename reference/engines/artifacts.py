@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from reference.engines.distributed import Process
+from reference.interfaces import Share
 from reference.records import from_json, to_json
 
 Record = TypeVar("Record")
@@ -51,9 +53,12 @@ def to_lines(records: Iterable) -> str:
 
 
 def read_records(path: Path, record_type: type[Record]) -> list[Record]:
-    """Raises ValueError where a line is not such a record."""
+    """Raises ValueError where a line is not such a record, with the file's name."""
     with open(path, encoding="utf-8") as file:
-        return [from_json(record_type, line) for line in file]
+        try:
+            return [from_json(record_type, line) for line in file]
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
 
 def file_hash(path: Path) -> str:
@@ -70,28 +75,42 @@ def file_hash(path: Path) -> str:
 
 
 class RecordLog(Generic[Record]):
-    """A stage's output while it grows: finished items by problem id, on disk as soon as they are added."""
+    """A stage's output while it grows: finished items by problem id, on disk as soon as they are added.
 
-    def __init__(self, path: Path, record_type: type[Record]):
+    Each process appends the items of its share to a file of its own; what earlier processes left behind, however many
+    they were, is taken up by all.
+    """
+
+    def __init__(self, path: Path, record_type: type[Record], process: Process, share: Share):
         self.path = path
-        self.partial = path.with_name(path.name + ".partial")
         self.record_type = record_type
+        self.process = process
+        self.share = share
+        self.partial = path.with_name(f"{path.name}.{share.index}.partial" if share.index else f"{path.name}.partial")
+        process.on_main(self._cut_off_half_lines)
         self.records: dict[str, Record] = {}
         if path.exists():  # finished before its stage was
             self.records = {record.problem_id: record for record in read_records(path, record_type)}
-        if self.partial.exists():
-            self._read_partial()
+        self._read_partials()
 
-    def _read_partial(self) -> None:
-        """Take every whole line; what a kill cut off behind the last newline is thrown away."""
-        content = self.partial.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            with open(self.partial, "r+b") as file:
-                file.truncate(len(whole))
-        for line in whole.decode("utf-8").split("\n")[:-1]:  # splitlines() would cut at other signs too
-            record = from_json(self.record_type, line)
-            self.records[record.problem_id] = record
+    def _partials(self) -> list[Path]:
+        return sorted(self.path.parent.glob(f"{self.path.name}*.partial"))
+
+    def _cut_off_half_lines(self) -> None:
+        """What a kill cut off behind the last newline is thrown away."""
+        for partial in self._partials():
+            content = partial.read_bytes()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                with open(partial, "r+b") as file:
+                    file.truncate(whole)
+
+    def _read_partials(self) -> None:
+        for partial in self._partials():
+            whole_lines = partial.read_bytes().split(b"\n")[:-1]  # splitlines() would cut at other signs too
+            for line in whole_lines:
+                record = from_json(self.record_type, line.decode("utf-8"))
+                self.records[record.problem_id] = record
 
     def __contains__(self, problem_id: str) -> bool:
         return problem_id in self.records
@@ -99,26 +118,36 @@ class RecordLog(Generic[Record]):
     def add(self, records: Iterable[Record]) -> None:
         """Append what is not there yet."""
         new = [record for record in records if record.problem_id not in self.records]
-        self.partial.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.partial, "a", encoding="utf-8") as file:
-            file.write(to_lines(new))
+        if self.share.writes:
+            self.partial.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.partial, "a", encoding="utf-8") as file:
+                file.write(to_lines(new))
         self.records.update({record.problem_id: record for record in new})
 
     def finish(self) -> list[Record]:
-        """All records, sorted by problem id; the partial file becomes the final one."""
-        ordered = [self.records[problem_id] for problem_id in sorted(self.records)]
-        write_records(self.path, ordered)
-        self.partial.unlink(missing_ok=True)
-        return ordered
+        """All records of all processes, sorted by problem id; the partial files become the final one."""
+        self.process.barrier()
+        self.process.on_main(self._put_together)
+        return read_records(self.path, self.record_type)
+
+    def _put_together(self) -> None:
+        self._read_partials()
+        write_records(self.path, [self.records[problem_id] for problem_id in sorted(self.records)])
+        for partial in self._partials():
+            partial.unlink()
 
 
 class StepLog:
-    """A training stage's metrics: one row a step, on disk as far as the state that the stage can go on from."""
+    """A training stage's metrics: one row a step, on disk as far as the state that the stage can go on from.
 
-    def __init__(self, path: Path, num_steps: int):
+    All processes have the same rows; the main one writes them.
+    """
+
+    def __init__(self, path: Path, num_steps: int, process: Process):
         """Take up the first `num_steps` rows; later ones belong to steps that will be done again."""
         self.path = path
         self.partial = path.with_name(path.name + ".partial")
+        self.process = process
         self.rows: list[dict] = []
         if num_steps:
             with open(self.partial if self.partial.exists() else path, encoding="utf-8") as file:
@@ -130,13 +159,16 @@ class StepLog:
 
     def flush(self) -> None:
         """Put all rows on disk; call it before the state is saved."""
-        write_whole(self.partial, self._text())
+        self.process.on_main(lambda: write_whole(self.partial, self._text()))
 
     def finish(self) -> list[dict]:
         """All rows; the partial file becomes the final one."""
+        self.process.on_main(self._put_in_place)
+        return self.rows
+
+    def _put_in_place(self) -> None:
         write_whole(self.path, self._text())
         self.partial.unlink(missing_ok=True)
-        return self.rows
 
     def _text(self) -> str:
         return "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.rows)

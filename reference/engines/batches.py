@@ -1,14 +1,25 @@
-"""Sequences of unequal length -> forwards of about equal cost.
+"""Sequences of unequal length -> forwards of about equal cost, shared out over the processes.
 
 Shapes: B sequences, T positions.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 
+from reference.interfaces import Share
+
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One forward of one process. Weight 0: it only keeps the others company, who would wait for it."""
+
+    rows: tuple[int, ...]
+    weight: float = 1.0
 
 
 def in_batches(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
@@ -16,18 +27,44 @@ def in_batches(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
     return [items[begin : begin + size] for begin in range(0, len(items), size)]
 
 
-def token_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Indices of the sequences that share a forward: similar lengths, at most `max_tokens` with the padding.
+def token_batches(lengths: Sequence[int], max_tokens: int, packed: bool = False) -> list[list[int]]:
+    """Indices of the sequences that share a forward of at most `max_tokens`, padding included.
 
-    A sequence longer than that goes alone. Which sequences share a forward changes speed, never the loss.
+    Padded, they have similar lengths; packed, each goes into the first forward that has room. A sequence longer than
+    `max_tokens` goes alone. Which sequences share a forward changes speed, never the loss.
     """
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= max_tokens:
-            batches[-1].append(index)
-        else:
+        open_batches = batches if packed else batches[-1:]
+        fitting = (batch for batch in open_batches if _fits([lengths[i] for i in (*batch, index)], max_tokens, packed))
+        batch = next(fitting, None)
+        if batch is None:
             batches.append([index])
+        else:
+            batch.append(index)
     return batches
+
+
+def _fits(lengths: Sequence[int], max_tokens: int, packed: bool) -> bool:
+    return (sum(lengths) if packed else len(lengths) * max(lengths)) <= max_tokens
+
+
+def turns_of(lengths: Sequence[int], max_tokens: int, share: Share, packed: bool = False) -> list[Turn]:
+    """This process's forwards; together the processes go through every sequence once.
+
+    Under FSDP all processes have to do each forward and each backward together. So the largest forwards are halved
+    until each process has equally many; where single sequences are left over, the shortest is repeated with weight 0.
+    """
+    batches = token_batches(lengths, max_tokens, packed)
+    while len(batches) % share.count and any(len(batch) > 1 for batch in batches):
+        largest = max((batch for batch in batches if len(batch) > 1), key=lambda batch: sum(lengths[i] for i in batch))
+        batches.remove(largest)
+        batches += [largest[::2], largest[1::2]]
+    batches.sort(key=lambda batch: -sum(lengths[i] for i in batch))  # neighbours cost about the same
+    turns = [Turn(tuple(batch)) for batch in batches]
+    shortest = min(range(len(lengths)), key=lambda index: lengths[index])
+    turns += [Turn((shortest,), weight=0.0)] * (-len(turns) % share.count)
+    return list(share.of(turns))
 
 
 def pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:

@@ -1,26 +1,176 @@
-"""Accelerate: the device and the processes of the launch. The only file that imports it."""
+"""The processes of a run: what Accelerate launched, what they tell each other, and a model sharded over them (FSDP2).
+
+The only file that imports accelerate. Data stages share out their items, with a whole model in each process; the two
+training stages shard the policy. Alone, a process shards nothing and every exchange gives back what it was given.
+"""
 
 import os
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from reference.interfaces import Share
+
+Result = TypeVar("Result")
+# A process waits for the slowest at the end of a stage; one that dies takes the others with it through the launcher.
+PATIENCE = timedelta(days=7)
 
 
 class Process:
-    """What the run knows of the machine it was launched on."""
+    """One process of the run: its device, its rank among `size`, and the exchange of small objects with the others."""
 
-    def __init__(self) -> None:
-        self._accelerator = Accelerator()
-        if self._accelerator.num_processes != 1:
-            raise ValueError(
-                f"this version runs in one process, got {self._accelerator.num_processes}; "
-                "launch it with `accelerate launch --num_processes 1 run_paper.py`"
-            )
-        self.device: torch.device = self._accelerator.device
-        if self.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(1)  # on small models a second thread costs more than it brings
+    def __init__(self, device: torch.device = torch.device("cpu"), rank: int = 0, size: int = 1):
+        self.device = device
+        self.rank = rank
+        self.size = size
+        self.share = Share(rank, size)
+        # Objects go through the CPU, whatever moves the tensors.
+        self._objects = dist.new_group(backend="gloo", timeout=PATIENCE) if size > 1 else None
+
+    @classmethod
+    def of_launch(cls, wanted: int | None = None) -> "Process":
+        """The process as it was launched: alone, by `torchrun` or by `accelerate launch`.
+
+        Raises:
+            ValueError: fewer or more processes than the launch or `wanted` asked for; a launch setting that would
+                silently do something else.
+        """
+        patience = InitProcessGroupKwargs(timeout=PATIENCE)
+        launched = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[patience])
+        check_launch(os.environ, launched.num_processes, wanted)
+        _check_plugin(launched)
+        if launched.device.type == "cpu":
+            if "OMP_NUM_THREADS" not in os.environ:
+                torch.set_num_threads(1)  # on small models a second thread costs more than it brings
+            return cls(torch.device("cpu"), launched.process_index, launched.num_processes)
+        torch.set_float32_matmul_precision("high")  # TensorFloat-32, where autocast leaves float32: the vocabulary head
+        return cls(launched.device, launched.process_index, launched.num_processes)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes and speaks for all."""
+        return self.rank == 0
 
     @property
     def rollout_dtype(self) -> torch.dtype:
         """Table 6: rollouts in bfloat16; on a CPU float32, which is faster there and gives the same bytes each time."""
         return torch.float32 if self.device.type == "cpu" else torch.bfloat16
+
+    def on_main(self, work: Callable[[], Result]) -> Result:
+        """Do it in the main process alone, while the others wait; every process gets what it returned.
+
+        Raises:
+            ValueError, OSError: as the work did, in the main process; the others then end with it.
+        """
+        if self.size == 1:
+            return work()
+        outcome: list = [None]
+        error: Exception | None = None
+        if self.is_main:
+            try:
+                outcome = [(True, work())]
+            except (ValueError, OSError) as caught:
+                outcome, error = [(False, None)], caught
+        dist.broadcast_object_list(outcome, group=self._objects)
+        worked, result = outcome[0]
+        if error is not None:
+            raise error
+        if not worked:
+            raise SystemExit(2)  # the main process says why
+        return result
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        self.gather(None)
+
+    def gather(self, value: Result) -> list[Result]:
+        """What each process has, in the order of ranks, in every process."""
+        if self.size == 1:
+            return [value]
+        values: list = [None] * self.size
+        dist.all_gather_object(values, value, group=self._objects)
+        return values
+
+    def merge(self, share: Share, results: Sequence[Result]) -> list[Result]:
+        """The inverse of `Share.of`: every process gets the results of all shares, in the order of the whole list."""
+        parts = dict(reversed(self.gather((share.index, list(results)))))
+        total = sum(len(part) for part in parts.values())
+        return [parts[at % share.count][at // share.count] for at in range(total)]
+
+    def total(self, values: dict[str, float]) -> dict[str, float]:
+        """Each number summed over the processes, in the order of ranks."""
+        everyones = self.gather(values)
+        return {name: sum(other[name] for other in everyones) for name in values}
+
+    def shard(self, root: nn.Module, layers: Sequence[nn.Module]) -> None:
+        """FSDP2 in place: each layer a unit, and the root with all the rest; nothing where the process is alone.
+
+        Raises:
+            ValueError: a parameter was left whole.
+        """
+        if self.size == 1:
+            return
+        mesh = init_device_mesh(self.device.type, (self.size,))
+        for layer in layers:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(root, mesh=mesh)
+        whole = [name for name, weight in root.named_parameters() if not isinstance(weight, DTensor)]
+        if whole:
+            raise ValueError(f"FSDP left {whole[:3]} whole in each of {self.size} processes; launch one process")
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A sharded tensor put together, every process taking part; any other tensor as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def sharded_as(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A whole tensor, the same in every process, cut up as `like` is; the inverse of `whole`."""
+    if isinstance(like, DTensor) and tensor.shape == like.shape:
+        return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+    return tensor
+
+
+def check_launch(environment: dict[str, str], size: int, wanted: int | None) -> None:
+    """Launchers that start fewer processes than they were asked for say nothing. We do.
+
+    Raises:
+        ValueError: `size` is not what the launcher's own variables or `wanted` say.
+    """
+    announced = environment.get("WORLD_SIZE")
+    if announced is not None and int(announced) != size:
+        raise ValueError(
+            f"the launcher announced {announced} processes, and each of them finds {size}; they would work side by "
+            f"side unawares: launch with `torchrun --nproc-per-node {announced} run_paper.py`"
+        )
+    if announced is None and "MASTER_ADDR" in environment:
+        raise ValueError(
+            "the launcher was asked for several processes and started one (`accelerate launch --cpu` does that): "
+            "launch with `torchrun --nproc-per-node N run_paper.py`, or with --num_processes 1"
+        )
+    if wanted is not None and wanted != size:
+        raise ValueError(f"--processes is {wanted}, and the launch has {size}; launch {wanted} or change --processes")
+
+
+def _check_plugin(launched: Accelerator) -> None:
+    """What an FSDP configuration file may say. Raises ValueError for what this project would not do."""
+    if launched.mixed_precision not in ("no", "bf16"):
+        raise ValueError(f"mixed_precision is {launched.mixed_precision!r}; this project computes in bf16 on a GPU")
+    if launched.distributed_type is not DistributedType.FSDP:
+        return
+    plugin = launched.state.fsdp_plugin
+    if plugin.fsdp_version != 2:
+        raise ValueError(f"fsdp_version is {plugin.fsdp_version}; this project shards with 2 (configs/fsdp.yaml)")
+    if plugin.cpu_offload and plugin.cpu_offload.offload_params:
+        raise ValueError("fsdp_offload_params is not supported; set it to false (configs/fsdp.yaml)")
+    if plugin.activation_checkpointing:
+        raise ValueError("fsdp_activation_checkpointing: set it to false and give --model.activation-checkpointing")

@@ -19,7 +19,8 @@ from transformers.cache_utils import Cache, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from reference.engines.policy import copy_weights, load_causal_lm
-from reference.interfaces import Sampling
+from reference.interfaces import Sampling, Share
+from reference.paper.tokens import token_logprobs
 from reference.records import Completion
 
 # Rows that leave the batch are dropped from the cache when this share of it is idle: moving the cache costs too.
@@ -80,8 +81,15 @@ class HFSampler:
     """Implements `interfaces.Sampler` on one device."""
 
     def __init__(
-        self, tokenizer, end_ids: Sequence[int], device: torch.device, dtype: torch.dtype, max_rows: int = 512
+        self,
+        tokenizer,
+        end_ids: Sequence[int],
+        device: torch.device,
+        dtype: torch.dtype,
+        max_rows: int = 512,
+        share: Share = Share(),
     ):
+        self.share = share
         self.tokenizer = tokenizer
         self.device = device
         self.dtype = dtype
@@ -143,6 +151,7 @@ class HFSampler:
         _take_rows(cache, prompt_of_row)
         logits_RV, mask_RL, position_R = logits_PV[prompt_of_row], mask_PL[prompt_of_row], lengths_P[prompt_of_row]
         tokens_RT = torch.zeros(rows, sampling.max_new_tokens, dtype=torch.long, device=self.device)
+        logprobs_RT = torch.zeros(tokens_RT.shape, device=self.device) if sampling.with_logprobs else None
         length_R = torch.full((rows,), sampling.max_new_tokens, device=self.device)
         finished_R = torch.zeros(rows, dtype=torch.bool, device=self.device)
         alive = torch.arange(rows, device=self.device)  # the row that each line of the cache belongs to
@@ -151,6 +160,8 @@ class HFSampler:
             next_R = _choose(logits_RV, uniforms_RT[alive, step] if sampling.temperature > 0 else None, sampling)
             running_R = ~finished_R[alive]
             tokens_RT[alive[running_R], step] = next_R[running_R]
+            if logprobs_RT is not None:
+                logprobs_RT[alive[running_R], step] = token_logprobs(logits_RV[running_R], next_R[running_R])
             ended = alive[running_R & torch.isin(next_R, self.end_ids)]
             finished_R[ended] = True
             length_R[ended] = step + 1
@@ -163,7 +174,7 @@ class HFSampler:
             mask_RL = F.pad(mask_RL, (0, 1), value=True)
             logits_RV = self._forward(next_R[:, None], position_R[:, None], mask_RL[:, None, None, :], cache)
             position_R = position_R + 1
-        return self._completions(tokens_RT, length_R, finished_R, counts)
+        return self._completions(tokens_RT, logprobs_RT, length_R, finished_R, counts)
 
     def _read_prompts(self, prompts, max_new_tokens: int):
         """Prefill: left-padded prompts -> cache, next-token logits [P, V], real positions [P, L], lengths [P]."""
@@ -190,12 +201,13 @@ class HFSampler:
         )
         return output.logits[:, -1].float()
 
-    def _completions(self, tokens_RT, length_R, finished_R, counts) -> list[list[Completion]]:
+    def _completions(self, tokens_RT, logprobs_RT, length_R, finished_R, counts) -> list[list[Completion]]:
         rows = []
-        for tokens, length, finished in zip(tokens_RT.tolist(), length_R.tolist(), finished_R.tolist(), strict=True):
-            ids = tokens[:length]
+        for row, (length, finished) in enumerate(zip(length_R.tolist(), finished_R.tolist(), strict=True)):
+            ids = tokens_RT[row, :length].tolist()
             text = self.tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=True)
-            rows.append(Completion(tuple(ids), text, finished))
+            logprobs = None if logprobs_RT is None else tuple(logprobs_RT[row, :length].tolist())
+            rows.append(Completion(tuple(ids), text, finished, logprobs))
         bounds = np.cumsum([0, *counts])
         return [rows[begin:end] for begin, end in zip(bounds[:-1], bounds[1:], strict=True)]
 

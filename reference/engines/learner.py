@@ -1,17 +1,22 @@
 """One optimizer step at a time: AdamW, gradient clipping, and a state on disk that an interrupted stage goes on from.
 
 The weights are float32 and stay so: a step of 1e-6 would vanish in bfloat16. On a GPU the forward computes in bfloat16.
+With several processes each holds a shard of weights, gradients and moments, and takes its turns of every step.
 """
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
+from reference.engines.batches import Turn, turns_of
 from reference.engines.chat import Chat
+from reference.engines.distributed import Process, sharded_as, whole
 from reference.engines.policy import Policy, load_causal_lm
+
+Loss = Callable[[Sequence[int]], tuple[torch.Tensor, dict[str, float | torch.Tensor]]]
 
 
 class Learner:
@@ -20,61 +25,111 @@ class Learner:
     def __init__(
         self,
         checkpoint: Path | str,
-        device: torch.device,
+        process: Process,
         *,
         lr: float,
         betas: tuple[float, float],
         weight_decay: float,
         max_grad_norm: float,
+        packing: bool = False,
+        activation_checkpointing: bool = False,
     ):
-        self.device = device
+        self.process = process
+        self.device = process.device
         self.max_grad_norm = max_grad_norm
         self.lr = lr
-        self.policy = Policy(load_causal_lm(checkpoint, torch.float32)).to(device).train()
+        model = load_causal_lm(checkpoint, torch.float32)
+        if activation_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.policy = Policy(model, packing).to(self.device).train()
+        process.shard(self.policy, self.policy.layers)
         self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=lr, betas=betas, weight_decay=weight_decay)
 
-    def step(self, micro_batches: Sequence, loss_of: Callable[[object], torch.Tensor], lr_scale: float = 1.0) -> float:
-        """Add up the gradients of all micro-batches, then take one step; the norm of the gradient before clipping.
+    def turns(self, lengths: Sequence[int], max_tokens: int) -> list[Turn]:
+        """This process's forwards over sequences of these lengths; every process has equally many."""
+        return turns_of(lengths, max_tokens, self.process.share, self.policy.packing)
 
-        `loss_of(micro_batch)` is that batch's share of the step's loss: the shares add up to the loss, however the step
-        is cut into micro-batches.
+    def step(self, turns: Sequence[Turn], loss_of: Loss, lr_scale: float = 1.0) -> dict[str, float]:
+        """Add up the gradients of all turns of all processes, then take one step.
+
+        `loss_of(rows)`: those rows' share of the step's loss, and what was measured on them. The shares add up to the
+        loss, however the step is cut. Returns what was measured, added up likewise, and `grad_norm` before clipping.
 
         Raises:
             ValueError: the gradient is not finite; the weights stay as they were.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        for micro_batch in micro_batches:
+        measured: dict[str, float | torch.Tensor] = {}
+        for turn in turns:
             with compute_type(self.device):
-                loss = loss_of(micro_batch)
-            loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+                loss, values = loss_of(turn.rows)
+            # FSDP averages the gradients of the processes, where Eqs. 21 and 27 want their sum.
+            (loss * (turn.weight * self.process.size)).backward()
+            for name, value in values.items():
+                measured[name] = measured.get(name, 0.0) + turn.weight * value
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm))
         if not torch.isfinite(norm):
             raise ValueError(f"the gradient norm is {norm.item()}; lower the learning rate or look at this step's data")
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * lr_scale
         self.optimizer.step()
-        return norm.item()
+        return {
+            **self.process.total({name: float(value) for name, value in measured.items()}),
+            "grad_norm": norm.item(),
+        }
 
     def save_state(self, path: Path, progress: dict) -> None:
-        """Weights, optimizer and `progress`, by rename."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(path.name + ".unfinished")
-        state = {"policy": self.policy.state_dict(), "optimizer": self.optimizer.state_dict(), "progress": progress}
-        torch.save(state, unfinished)
-        os.replace(unfinished, path)
+        """Weights, optimizer and `progress`, whole, by rename: also a launch of another size can go on from it."""
+        state = {
+            "policy": self._kept(dict(self.policy.named_parameters())),
+            "optimizer": [self._kept(moments) for moments in self._moments()],
+            "progress": progress,
+        }
+        self.process.on_main(lambda: _save(state, path))
+
+    def _moments(self) -> list[dict[str, torch.Tensor]]:
+        """AdamW's moments and step count of each weight, in the order of the weights; empty before the first step."""
+        return [self.optimizer.state[weight] for weight in self.policy.parameters()]
+
+    def _kept(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The tensors put together, on the CPU of the main process; the others take part and keep nothing."""
+        kept = {}
+        for name, tensor in tensors.items():
+            value = whole(tensor.detach())
+            if self.process.is_main:
+                kept[name] = value.cpu()
+        return kept
 
     def load_state(self, path: Path) -> dict | None:
         """Take up a saved state and return its progress; None where there is none."""
         if not path.exists():
             return None
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        self.policy.load_state_dict(state["policy"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with torch.no_grad():
+            for name, weight in self.policy.named_parameters():
+                weight.copy_(sharded_as(state["policy"][name], weight))
+            for weight, moments in zip(self.policy.parameters(), state["optimizer"], strict=True):
+                self.optimizer.state[weight] = {
+                    name: sharded_as(value.clone(), weight).to(value.device if value.dim() == 0 else weight.device)
+                    for name, value in moments.items()
+                }
         return state["progress"]
 
     def save_checkpoint(self, path: Path, chat: Chat) -> None:
-        """A folder that `from_pretrained` reads: weights, configuration, tokenizer, chat template, end ids."""
-        save_checkpoint(self.policy.model, chat, path)
+        """A folder that `from_pretrained` reads: weights, configuration, tokenizer, chat template, end ids.
+
+        Raises:
+            ValueError: a weight is not finite.
+        """
+        weights = self._kept(dict(self.policy.named_weights()))
+        self.process.on_main(lambda: save_checkpoint(self.policy.model, chat, path, weights))
+
+
+def _save(state: dict, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".unfinished")
+    torch.save(state, unfinished)
+    os.replace(unfinished, path)
 
 
 def compute_type(device: torch.device) -> torch.autocast:
@@ -82,17 +137,21 @@ def compute_type(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type != "cpu")
 
 
-def save_checkpoint(model, chat: Chat, path: Path) -> None:
-    """Write a model and its tokenizer, whole or not at all."""
+def save_checkpoint(model, chat: Chat, path: Path, weights: Mapping[str, torch.Tensor]) -> None:
+    """Write a model with these weights and its tokenizer, whole or not at all. Raises ValueError: a weight is NaN."""
+    broken = [name for name, weight in weights.items() if not weight.isfinite().all()]
+    if broken:
+        raise ValueError(f"training left {broken[0]} with numbers that are not finite; lower the learning rate")
     unfinished = path.with_name(path.name + ".unfinished")
     model.generation_config.eos_token_id = list(chat.end_ids)
-    model.save_pretrained(unfinished)
+    model.save_pretrained(unfinished, state_dict=dict(weights))
     chat.tokenizer.save_pretrained(unfinished)
     if path.exists():  # left by a stage that was killed between this rename and its receipt
         shutil.rmtree(path)
     unfinished.replace(path)
 
 
-def frozen_policy(checkpoint: Path | str, device: torch.device) -> Policy:
-    """pi_ref: the same wrapper around weights that never move."""
-    return Policy(load_causal_lm(checkpoint, torch.float32)).to(device).eval().requires_grad_(False)
+def frozen_policy(checkpoint: Path | str, device: torch.device, packing: bool = False) -> Policy:
+    """pi_ref: the same wrapper around weights that never move, whole in each process."""
+    policy = Policy(load_causal_lm(checkpoint, torch.float32), packing)
+    return policy.to(device).eval().requires_grad_(False)

@@ -1,12 +1,14 @@
 """The student pi_theta: a causal language model whose forward gives token log-probabilities.
 
 Right padding needs no attention mask: a causal model never looks right, so that the padding behind a sequence changes
-nothing before it. The vocabulary head runs on supervised positions only.
+nothing before it. The vocabulary head runs on supervised positions only, and what lies behind the last of them is not
+computed where sequences are packed.
 
 Shapes: B sequences, T positions, N supervised tokens, V words.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,7 +18,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from reference.engines.artifacts import CHECKPOINT_FILES
-from reference.paper.tokens import head_logprobs, token_entropy
+from reference.engines.distributed import whole
+from reference.paper.tokens import head_logprobs, head_statistics
 
 
 def checkpoint_folder(path: str) -> Path:
@@ -66,33 +69,71 @@ def copy_weights(model: PreTrainedModel, weights: Iterable[tuple[str, torch.Tens
     assert not own, f"weights that were not given: {sorted(own)}"
 
 
-class Policy(nn.Module):
-    """Wraps the language model, so that the head is used inside this module's own forward (FSDP needs that)."""
+@dataclass(frozen=True)
+class Predicted:
+    """What the policy says of each supervised token, [B, T] each, 0 at all other places; in nats.
 
-    def __init__(self, model: PreTrainedModel):
+    `logprobs` are those of the sampling temperature, the policy that was sampled from (ambiguity A36). The others are
+    there where they were measured: the entropy of the whole prediction, and the log-probabilities at temperature 1.
+    """
+
+    logprobs: torch.Tensor
+    entropy: torch.Tensor | None = None
+    plain_logprobs: torch.Tensor | None = None
+
+
+class Policy(nn.Module):
+    """Wraps the language model, so that the head is used inside this module's own forward (FSDP needs that).
+
+    `packing` puts a batch's sequences behind one another in one row. Positions begin anew with each, which keeps them
+    from seeing each other.
+    """
+
+    def __init__(self, model: PreTrainedModel, packing: bool = False):
         super().__init__()
         self.model = model
+        self.packing = packing
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """The decoder layers: the units that FSDP shards."""
+        return self.model.model.layers
 
     def forward(
-        self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, temperature: float = 1.0, with_entropy: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """log pi_theta(id_t | id_<t) where the mask is 1, and 0 elsewhere: [B, T], [B, T] -> [B, T].
+        self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, temperature: float = 1.0, measure: bool = False
+    ) -> Predicted:
+        """log pi_theta(id_t | id_<t) where the mask is 1: [B, T], [B, T] -> [B, T].
 
-        `mask_BT[:, 0]` must be 0: nothing predicts the first token. The entropy of each such prediction comes second,
-        or None; it is meant for `torch.no_grad`.
+        `mask_BT[:, 0]` must be 0: nothing predicts the first token. `measure` adds the diagnostics; it is meant for
+        `torch.no_grad`.
         """
-        hidden_BTD = self.model.model(input_ids=ids_BT, use_cache=False).last_hidden_state
-        supervised_BT = mask_BT.to(torch.bool)
-        hidden_ND = hidden_BTD[:, :-1][supervised_BT[:, 1:]]  # position t-1 predicts token t
+        mask_BT = mask_BT.to(torch.bool)
+        hidden_ND = self._hidden_before(ids_BT, mask_BT)
         head_VD = self.model.get_output_embeddings().weight
-        found_N = head_logprobs(hidden_ND, head_VD, ids_BT[supervised_BT], temperature)
-        logprobs_BT = found_N.new_zeros(ids_BT.shape).masked_scatter(supervised_BT, found_N)
-        if not with_entropy:
-            return logprobs_BT, None
-        entropies = [token_entropy(rows @ head_VD.T, temperature) for rows in hidden_ND.split(256)]
-        entropy_BT = found_N.new_zeros(ids_BT.shape).masked_scatter(supervised_BT, torch.cat(entropies))
-        return logprobs_BT, entropy_BT
+
+        def at_mask(values_N: torch.Tensor) -> torch.Tensor:
+            return values_N.new_zeros(ids_BT.shape).masked_scatter(mask_BT, values_N)
+
+        if measure:
+            return Predicted(*map(at_mask, head_statistics(hidden_ND, head_VD, ids_BT[mask_BT], temperature)))
+        return Predicted(at_mask(head_logprobs(hidden_ND, head_VD, ids_BT[mask_BT], temperature)))
+
+    def _hidden_before(self, ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+        """The hidden states that predict the supervised tokens, those of the positions before them: -> [N, D]."""
+        predicts_BT = mask_BT.roll(-1, dims=1)  # position t-1 predicts token t
+        if not self.packing:
+            return self.model.model(input_ids=ids_BT, use_cache=False).last_hidden_state[predicts_BT]
+        at_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device).expand_as(ids_BT)
+        needed_BT = at_BT <= (at_BT * predicts_BT).amax(dim=1, keepdim=True)  # nothing behind it has any effect
+        packed = self.model.model(
+            input_ids=ids_BT[needed_BT][None], position_ids=at_BT[needed_BT][None], use_cache=False
+        )
+        return packed.last_hidden_state[0][predicts_BT[needed_BT]]
 
     def named_weights(self) -> Iterable[tuple[str, torch.Tensor]]:
-        """The weights under the names they have in a checkpoint, one at a time, for `Sampler.sync`."""
-        yield from self.model.named_parameters()
+        """The whole weights under the names they have in a checkpoint, one at a time, for `Sampler.sync`.
+
+        Sharded ones are put together on the way: every process has to ask for all of them.
+        """
+        for name, weight in self.model.named_parameters():
+            yield name, whole(weight.detach())

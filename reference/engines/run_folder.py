@@ -13,11 +13,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from reference.engines.artifacts import Record, RecordLog, file_hash, read_json, to_lines, write_whole
+from reference.engines.artifacts import Record, RecordLog, StepLog, file_hash, read_json, to_lines, write_whole
+from reference.engines.distributed import Process
+from reference.interfaces import Share
 
 RECEIPT = "receipt.json"
 FORGOTTEN = ".forgotten"
-NOT_OUTPUTS = (RECEIPT, "state.pt")
+STATE = "state.pt"
+NOT_OUTPUTS = (RECEIPT, STATE)
 
 
 class NothingMoreToDo(Exception):
@@ -25,11 +28,18 @@ class NothingMoreToDo(Exception):
 
 
 class StageFolder:
-    """One stage's folder. `is_done` means that its receipt says so; `counts` are then those it ended with."""
+    """One stage's folder. `is_done` means that its receipt says so; `counts` are then those it ended with.
 
-    def __init__(self, path: Path, name: str, settings: Mapping[str, object], say: Callable[[str], None]):
+    The main process alone reads and writes the receipt; the others are told.
+    """
+
+    def __init__(
+        self, path: Path, name: str, settings: Mapping[str, object], say: Callable[[str], None], process: Process
+    ):
         self.path = path
         self.name = name
+        self.process = process
+        self.state_path = path / STATE
         self._say = say
         self._started = time.monotonic()
         self._receipt_path = path / RECEIPT
@@ -43,10 +53,15 @@ class StageFolder:
         Raises:
             ValueError: an input or a setting has changed since the stage began; an output is damaged or gone.
         """
+        self.is_done, self.counts = self.process.on_main(lambda: self._begin(inputs))
+        if self.is_done:
+            self._say(f"{self.name:<27} kept from before ({_counted(self.counts)})")
+
+    def _begin(self, inputs: Mapping[str, Path]) -> tuple[bool, dict[str, object]]:
         self._receipt["inputs"] = {name: file_hash(path) for name, path in sorted(inputs.items())}
         if not self._receipt_path.exists():
             write_whole(self._receipt_path, _pretty(self._receipt))
-            return
+            return False, {}
         before = read_json(self._receipt_path)
         for name, digest in self._receipt["inputs"].items():
             if before["inputs"].get(name) != digest:
@@ -61,11 +76,10 @@ class StageFolder:
                     f"stage {self.name} was begun with {name} = {was!r}, and is now asked for {now!r}; "
                     f"run it again with --redo {self.name}, or take another --out"
                 )
-        self.is_done = before["done"]
-        if self.is_done:
-            self._check_outputs(before["outputs"])
-            self.counts = before["counts"]
-            self._say(f"{self.name:<27} kept from before ({_counted(self.counts)})")
+        if not before["done"]:
+            return False, {}
+        self._check_outputs(before["outputs"])
+        return True, before["counts"]
 
     def _check_outputs(self, outputs: Mapping[str, str]) -> None:
         for name, digest in outputs.items():
@@ -73,19 +87,38 @@ class StageFolder:
             if not path.exists() or file_hash(path) != digest:
                 raise ValueError(f"{path} is not as stage {self.name} left it; make it again with --redo {self.name}")
 
-    def log(self, file_name: str, record_type: type[Record]) -> RecordLog[Record]:
-        """The growing output `file_name` of this stage."""
-        return RecordLog(self.path / file_name, record_type)
+    def log(self, file_name: str, record_type: type[Record], share: Share | None = None) -> RecordLog[Record]:
+        """The growing output `file_name` of this stage; its items are shared out by `share`, or one to a process."""
+        return RecordLog(self.path / file_name, record_type, self.process, share or self.process.share)
+
+    def steps(self, file_name: str, num_steps: int) -> StepLog:
+        """The metrics of a training stage, from the row behind the first `num_steps` on."""
+        return StepLog(self.path / file_name, num_steps, self.process)
+
+    def write(self, file_name: str, text: str) -> None:
+        """An output that comes whole."""
+        self.process.on_main(lambda: write_whole(self.path / file_name, text))
+
+    def warn(self, text: str) -> None:
+        """A line for the reader, while the stage goes on."""
+        self._say(f"{self.name:<27} {text}")
 
     def finish(self, counts: Mapping[str, object], note: str = "") -> None:
         """Write the receipt and say the stage's line, with a note where there is something to say."""
         seconds = round(time.monotonic() - self._started, 1)
         self.counts = dict(counts)
+        self.process.on_main(lambda: self._write_receipt(seconds))
+        self.is_done = True
+        self._say(f"{self.name:<27} {_counted(counts)} · {seconds:.1f} s{note and ' · ' + note}")
+
+    def _write_receipt(self, seconds: float) -> None:
         outputs = {path.name: file_hash(path) for path in sorted(self.path.iterdir()) if path.name not in NOT_OUTPUTS}
         ending = {"done": True, "outputs": outputs, "counts": self.counts, "seconds": seconds}
         write_whole(self._receipt_path, _pretty({**self._receipt, **ending}))
-        self.is_done = True
-        self._say(f"{self.name:<27} {_counted(counts)} · {seconds:.1f} s{note and ' · ' + note}")
+
+    def forget_state(self) -> None:
+        """A finished training stage needs its optimizer no more."""
+        self.process.on_main(lambda: self.state_path.unlink(missing_ok=True))
 
 
 class RunFolder:
@@ -102,16 +135,24 @@ class RunFolder:
         *,
         wanted: Sequence[str] = (),
         redo: str | None = None,
+        free: Sequence[str] = (),
         say: Callable[[str], None] = print,
+        process: Process | None = None,
     ):
-        """Raises ValueError for a stage that does not exist, and for settings that a kept stage has read otherwise."""
+        """`free` settings change no result and may change while the run goes on.
+
+        Raises:
+            ValueError: a stage that does not exist; a setting that a kept stage has read otherwise.
+        """
+        self.process = process or Process()
+        self.free = set(free)
         self.path = path
         self.problems_path = path / "problems.jsonl"
         self.benchmarks_path = path / "benchmarks.jsonl"
         self.prompts_path = path / "prompts.json"
         self.settings = json.loads(json.dumps(settings))  # as they come back from a file
         self.plan = list(plan)
-        self.say = say
+        self.say = say if self.process.is_main else _silent
         self._check_names(wanted, redo)
         self.wanted = [name for name in self.plan if _selected(name, wanted)] if wanted else self.plan
         self.forgotten = self._to_forget(redo)
@@ -135,7 +176,7 @@ class RunFolder:
         if not path.exists():
             return
         before = read_json(path)
-        bound = {*before, *self.settings}
+        bound = {*before, *self.settings} - self.free
         if self.forgotten:
             bound = {name for receipt in self._kept_receipts() for name in receipt["settings"]}
         for name in sorted(bound):
@@ -158,16 +199,19 @@ class RunFolder:
         Raises:
             ValueError: another process is at work here.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise ValueError(f"another process is at work in {self.path}; wait for it or take another --out") from error
+        self.process.on_main(lambda: self._acquire(lock))
         try:
             yield
         finally:
             lock.release()
+
+    def _acquire(self, lock: FileLock) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ValueError(f"another process is at work in {self.path}; wait for it or take another --out") from error
 
     def take_up(self, problems: Iterable, benchmarks: Iterable, prompts) -> None:
         """Throw away what `--redo` named, and put the run's own copies of settings and input records in the folder.
@@ -180,6 +224,9 @@ class RunFolder:
             self.benchmarks_path: to_lines(benchmarks),
             self.prompts_path: to_lines([prompts]),
         }
+        self.process.on_main(lambda: self._take_up(copies))
+
+    def _take_up(self, copies: Mapping[Path, str]) -> None:
         for path, text in copies.items():
             self._check_copy(path, text)
         self._forget()
@@ -215,11 +262,17 @@ class RunFolder:
             ValueError: the stage was begun with other records.
         """
         path, text = self.path / file_name, to_lines(records)
+        self.process.on_main(lambda: self._keep(path, text))
+        return path
+
+    def _keep(self, path: Path, text: str) -> None:
         if not path.exists():
             write_whole(path, text)
         elif path.read_text(encoding="utf-8") != text:
-            raise ValueError(f"{path} holds other records than this run is now given; take another --out")
-        return path
+            stage = path.parent.relative_to(self.path)
+            raise ValueError(
+                f"{path} holds other records than this run is now given; --redo {stage}, or take another --out"
+            )
 
     def stage(self, name: str, reads: Sequence[str], inputs: Mapping[str, Path]) -> StageFolder:
         """Take up a stage. `reads`: the settings, or sections of settings, that it depends on.
@@ -229,8 +282,9 @@ class RunFolder:
             ValueError: it was not asked for, is not done, and a stage that was asked for comes after it.
         """
         assert name in self.plan, f"{name} is not in the plan {self.plan}"
-        settings = {key: value for key, value in self.settings.items() if _selected(key.replace(".", "/"), reads)}
-        stage = StageFolder(self.path / name, name, settings, self.say)
+        read = {key for key in self.settings if _selected(key.replace(".", "/"), reads)} - self.free
+        settings = {key: value for key, value in self.settings.items() if key in read}
+        stage = StageFolder(self.path / name, name, settings, self.say, self.process)
         if name not in self.wanted and not self.is_done(name):
             later = [other for other in self.wanted if self.plan.index(other) > self.plan.index(name)]
             if not later:
@@ -246,7 +300,7 @@ class RunFolder:
     def is_done(self, name: str) -> bool:
         """Whether the stage's receipt says so."""
         path = self.path / name / RECEIPT
-        return path.exists() and read_json(path)["done"]
+        return self.process.on_main(lambda: path.exists() and read_json(path)["done"])
 
     def is_left(self, name: str) -> bool:
         """Whether a stage is still to be run, before `take_up`: asked for, and not done or about to be forgotten."""
@@ -264,3 +318,7 @@ def _pretty(values: Mapping[str, object]) -> str:
 
 def _counted(counts: Mapping[str, object]) -> str:
     return ", ".join(f"{value} {name}" for name, value in counts.items())
+
+
+def _silent(line: str) -> None:
+    """What the processes other than the main one have to say, the main one says too."""

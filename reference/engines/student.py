@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import torch
 
 from reference.engines.batches import pad_right, response_mask
 from reference.engines.chat import Chat, TokenizedExample
+from reference.engines.distributed import Process
 from reference.engines.policy import Policy
 from reference.interfaces import Sampler
 from reference.paper.bridge import mean_nll
@@ -22,7 +24,12 @@ class Student:
     chat: Chat
     prompts: Prompts
     sampler: Sampler
-    device: torch.device
+    process: Process
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.process.device
 
     def prompt_ids(self, problem: Problem) -> list[int]:
         """The question as the student reads it."""
@@ -35,6 +42,7 @@ class PolicyStepScorer:
     def __init__(self, policy: Policy, student: Student):
         self.policy = policy
         self.student = student
+        self._one_at_a_time = Lock()  # several threads ask while the teacher answers others
 
     def step_nll(self, problem: Problem, context: str, step: str) -> float:
         """Eq. (8), in nats per token. Raises ValueError for a step without tokens."""
@@ -48,5 +56,5 @@ class PolicyStepScorer:
             return []
         ids_BT = pad_right([example.token_ids], self.student.device)
         mask_BT = response_mask([example.prompt_length], [len(example.token_ids)], self.student.device)
-        logprobs_BT, _ = self.policy(ids_BT, mask_BT)
-        return logprobs_BT[mask_BT].tolist()
+        with self._one_at_a_time:
+            return self.policy(ids_BT, mask_BT).logprobs[mask_BT].tolist()

@@ -95,7 +95,7 @@ def pretrain(policy: Policy, batches: Sequence[Sequence[TokenizedExample]]) -> N
         lengths = [len(example.token_ids) for example in batch]
         ids_BT = pad_right([example.token_ids for example in batch], device)
         mask_BT = response_mask([example.prompt_length for example in batch], lengths, device)
-        logprobs_BT, _ = policy(ids_BT, mask_BT)
+        logprobs_BT = policy(ids_BT, mask_BT).logprobs
         loss = -logprobs_BT.sum() / mask_BT.sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -141,7 +141,7 @@ def make_base(out: Path, *, num_problems: int, seed: int) -> None:
     print(f"{len(examples)} problems, {tokens / len(examples):.0f} tokens each, {time.monotonic() - started:.0f} s")
     model = new_model(tokenizer)
     pretrain(Policy(model), curriculum(lessons, examples, seed))
-    save_checkpoint(model, chat, out)
+    save_checkpoint(model, chat, out, dict(model.named_parameters()))
     print(
         f"{sum(weight.numel() for weight in model.parameters())} parameters, {time.monotonic() - started:.0f} s, {out}"
     )

@@ -54,6 +54,27 @@ def _checkpointed_head_logprobs(
     return torch.cat([checkpoint(chunk_logprobs, rows, targets, use_reentrant=False) for rows, targets in chunks])
 
 
+@torch.no_grad()
+def head_statistics(
+    hidden_ND: torch.Tensor, head_VD: torch.Tensor, targets_N: torch.Tensor, temperature: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`head_logprobs` at the temperature, `token_entropy` at the temperature, and `head_logprobs` at 1: [N] each.
+
+    `CHUNK` rows of logits serve all three.
+    """
+    with torch.autocast(hidden_ND.device.type, enabled=False):
+        precise = torch.promote_types(hidden_ND.dtype, torch.float32)
+        head_DV = head_VD.to(precise).T
+        found = []
+        for rows_CD, targets_C in zip(hidden_ND.split(CHUNK), targets_N.split(CHUNK), strict=True):
+            logits_CV = rows_CD.to(precise) @ head_DV
+            plain_C = token_logprobs(logits_CV, targets_C)
+            found.append(
+                (token_logprobs(logits_CV, targets_C, temperature), token_entropy(logits_CV, temperature), plain_C)
+            )
+        return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+
+
 def token_entropy(logits_NV: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
     """-sum_v p_v log p_v of softmax(z / temperature): [..., V] -> [...], in nats. A diagnostic, not in any loss."""
     logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))

@@ -8,15 +8,16 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from reference.config import Config
-from reference.engines.artifacts import read_json, read_records, write_whole
+from reference.engines.artifacts import read_json, read_records
 from reference.engines.learner import frozen_policy
 from reference.engines.progress import with_progress
 from reference.engines.run_folder import RunFolder
 from reference.engines.student import PolicyStepScorer, Student
-from reference.interfaces import Teacher, UnusableAnswer
+from reference.interfaces import Teacher
 from reference.paper.bridge import bridge_trace
 from reference.paper.prompts import student_messages
-from reference.records import Action, BridgedTrace, DifficultyGroup, Graded, Problem, Rejected, Thresholds, Trace
+from reference.records import Action, BridgedTrace, DifficultyGroup, Graded, Problem, Thresholds, Trace
+from reference.stages.ask_teacher import ask_teacher
 
 STAGE = "3_bridge"
 
@@ -46,7 +47,7 @@ def build_bridge(
     """Bridge every hard trace; also the thresholds of near-miss scoring, which Table 9 takes from the same traces."""
     inputs = {"train": run.problems_path, "traces": run.path / "2_traces" / "traces.jsonl", "base": student.base}
     inputs["prompts"] = run.prompts_path
-    reads = ("seed", "model", "bridge", "recycling.tau_length", "recycling.tau_steps")
+    reads = ("seed", "model", "teacher", "bridge", "recycling.tau_length", "recycling.tau_steps")
     stage = run.stage(STAGE, reads, inputs)
     calibration_path = stage.path / "calibration.json"
     if stage.is_done:
@@ -57,23 +58,21 @@ def build_bridge(
     hard = [trace for trace in traces if trace.problem_id in hard_ids]
     scorer = PolicyStepScorer(frozen_policy(student.base, student.device), student)
     calibration, measured = _calibrate(config, by_id, hard or traces, scorer)
-    write_whole(calibration_path, json.dumps({"used": asdict(calibration), "measured": measured}, indent=1) + "\n")
+    used = {"used": asdict(calibration), "measured": measured}
+    stage.write("calibration.json", json.dumps(used, indent=1) + "\n")
 
-    bridged, rejected = stage.log("bridged.jsonl", BridgedTrace), stage.log("rejected.jsonl", Rejected)
-    for trace in with_progress(hard, len(hard), STAGE):
-        if trace.problem_id in bridged or trace.problem_id in rejected:
-            continue
+    def bridged(trace: Trace) -> BridgedTrace:
         thresholds = Thresholds(config.bridge.tau_importance, config.bridge.tau_jumpiness, calibration.tau_difficulty)
-        try:
-            bridged.add([bridge_trace(by_id[trace.problem_id], trace.text, teacher, scorer, thresholds)])
-        except UnusableAnswer as error:
-            rejected.add([Rejected(trace.problem_id, str(error))])
-    records = bridged.finish()
+        return bridge_trace(by_id[trace.problem_id], trace.text, teacher, scorer, thresholds)
+
+    items = {trace.problem_id: trace for trace in hard}
+    limit = config.teacher.max_rejected
+    records, rejected = ask_teacher(stage, "bridged.jsonl", BridgedTrace, items, bridged, teacher, limit)
     actions = Counter(step.action for record in records for step in record.steps)
     counts = {"hard traces": len(hard), **{str(action): actions[action] for action in Action}}
     local = sum(step.is_local for record in records for step in record.steps)
     bare = sum(all(step.action is Action.DROP for step in record.steps) for record in records)  # ambiguity A19
-    stage.finish({**counts, "local samples": local, "all dropped": bare, "rejected": len(rejected.finish())})
+    stage.finish({**counts, "local samples": local, "all dropped": bare, "rejected": len(rejected)})
     return records, calibration
 
 
@@ -81,12 +80,13 @@ def _calibrate(
     config: Config, by_id: dict[str, Problem], traces: Sequence[Trace], scorer: PolicyStepScorer
 ) -> tuple[Calibration, dict]:
     """Tables 8 and 9 for this student: the mean of each is the threshold unless one is given (ambiguity A16)."""
-    losses: list[float] = []
-    for trace in with_progress(traces, len(traces), f"{STAGE}: token losses"):
-        messages = student_messages(scorer.student.prompts, by_id[trace.problem_id])
-        losses += [
-            -logprob for logprob in scorer.token_logprobs(scorer.student.chat.step_ids(messages, "", trace.text))
-        ]
+    student, process = scorer.student, scorer.student.process
+    own = process.share.of(traces)
+    logprobs = []
+    for trace in with_progress(own, len(own), f"{STAGE}: token losses"):
+        messages = student_messages(student.prompts, by_id[trace.problem_id])
+        logprobs.append(scorer.token_logprobs(student.chat.step_ids(messages, "", trace.text)))
+    losses = [-logprob for of_trace in process.merge(process.share, logprobs) for logprob in of_trace]
     measured = {
         "token_loss": _distribution(losses),
         "tokens": _distribution([trace.num_tokens for trace in traces]),

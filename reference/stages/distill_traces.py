@@ -2,42 +2,44 @@
 
 from collections.abc import Sequence
 
+from reference.config import Config
 from reference.engines.artifacts import read_records
-from reference.engines.progress import with_progress
 from reference.engines.run_folder import RunFolder
 from reference.engines.student import Student
 from reference.interfaces import Teacher, UnusableAnswer
 from reference.paper.answers import extract_answer, is_correct
 from reference.paper.bridge import processed_trace, split_steps
-from reference.records import DifficultyGroup, Graded, Problem, Rejected, Trace
+from reference.records import DifficultyGroup, Graded, Problem, Trace
+from reference.stages.ask_teacher import ask_teacher
 
 STAGE = "2_traces"
 
 
 def distill_traces(
-    run: RunFolder, problems: Sequence[Problem], graded: Sequence[Graded], student: Student, teacher: Teacher
+    run: RunFolder,
+    config: Config,
+    problems: Sequence[Problem],
+    graded: Sequence[Graded],
+    student: Student,
+    teacher: Teacher,
 ) -> list[Trace]:
     """One trace for each problem that is not simple; a trace with another answer than the gold one is rejected."""
     difficulty = run.path / "1_difficulty" / "difficulty.jsonl"
     inputs = {"train": run.problems_path, "prompts": run.prompts_path, "difficulty": difficulty, "base": student.base}
-    stage = run.stage(STAGE, ("seed", "model"), inputs)
+    stage = run.stage(STAGE, ("seed", "model", "teacher"), inputs)
     if stage.is_done:
         return read_records(stage.path / "traces.jsonl", Trace)
     taught = {record.problem_id for record in graded if record.group is not DifficultyGroup.SIMPLE}
-    traces, rejected = stage.log("traces.jsonl", Trace), stage.log("rejected.jsonl", Rejected)
-    wanted = [problem for problem in problems if problem.id in taught]
-    for problem in with_progress(wanted, len(wanted), STAGE):
-        if problem.id in traces or problem.id in rejected:
-            continue
-        try:
-            text = _solved(problem, teacher)
-        except UnusableAnswer as error:
-            rejected.add([Rejected(problem.id, str(error))])
-            continue
-        traces.add([Trace(problem.id, text, student.chat.count(text), len(split_steps(text)))])
-    records = traces.finish()
-    stage.finish({"traces": len(records), "rejected": len(rejected.finish())})
-    return records
+
+    def trace_of(problem: Problem) -> Trace:
+        text = _solved(problem, teacher)
+        return Trace(problem.id, text, student.chat.count(text), len(split_steps(text)))
+
+    wanted = {problem.id: problem for problem in problems if problem.id in taught}
+    limit = config.teacher.max_rejected
+    traces, rejected = ask_teacher(stage, "traces.jsonl", Trace, wanted, trace_of, teacher, limit)
+    stage.finish({"traces": len(traces), "rejected": len(rejected)})
+    return traces
 
 
 def _solved(problem: Problem, teacher: Teacher) -> str:

@@ -27,8 +27,9 @@ def estimate_difficulty(run: RunFolder, config: Config, problems: Sequence[Probl
     n = config.difficulty.num_samples
     sampling = Sampling(config.difficulty.temperature, config.difficulty.top_p, config.difficulty.max_new_tokens)
     student.sampler.load(student.base)
-    log = stage.log("difficulty.jsonl", Graded)
-    batches = in_batches(problems, max(1, config.sampler_rows // n))
+    share = student.sampler.share
+    log = stage.log("difficulty.jsonl", Graded, share)
+    batches = share.of(in_batches(problems, max(1, config.sampler_rows // n)))
     for batch in with_progress(batches, len(batches), STAGE):
         if all(problem.id in log for problem in batch):
             continue

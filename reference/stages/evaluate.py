@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from reference.config import Config
-from reference.engines.artifacts import read_records, write_records
+from reference.engines.artifacts import read_records, to_lines, write_records
 from reference.engines.batches import in_batches
 from reference.engines.progress import with_progress
 from reference.engines.run_folder import RunFolder, StageFolder
@@ -46,7 +46,7 @@ def evaluate(
         answers = _answer(stage, config, benchmark, problems, student)
         counts = _sample(stage, config, benchmark, problems, student) if at == 0 else []
         results.append(_summary(name, benchmark, answers, counts))
-    write_records(stage.path / "results.jsonl", results)
+    stage.write("results.jsonl", to_lines(results))
     stage.finish({f"% {result.benchmark}": f"{100 * result.accuracy:.1f}" for result in results})
     _collect(run)
 
@@ -56,8 +56,9 @@ def _answer(
 ) -> list[Evaluated]:
     """One greedy response to each problem."""
     greedy = Sampling(0.0, 1.0, config.evaluation.max_new_tokens)
-    log = stage.log(f"{benchmark}.jsonl", Evaluated)
-    batches = in_batches(problems, config.sampler_rows)
+    share = student.sampler.share
+    log = stage.log(f"{benchmark}.jsonl", Evaluated, share)
+    batches = share.of(in_batches(problems, config.sampler_rows))
     for batch in with_progress(batches, len(batches), f"{stage.name} {benchmark}"):
         if all(problem.id in log for problem in batch):
             continue
@@ -81,8 +82,9 @@ def _sample(
     if n == 0:
         return []
     sampling = Sampling(settings.temperature, settings.top_p, settings.max_new_tokens)
-    log = stage.log(f"{benchmark}.samples.jsonl", Sampled)
-    batches = in_batches(problems, max(1, config.sampler_rows // n))
+    share = student.sampler.share
+    log = stage.log(f"{benchmark}.samples.jsonl", Sampled, share)
+    batches = share.of(in_batches(problems, max(1, config.sampler_rows // n)))
     for batch in with_progress(batches, len(batches), f"{stage.name} {benchmark}, pass@{K}"):
         if all(problem.id in log for problem in batch):
             continue
@@ -116,4 +118,4 @@ def _collect(run: RunFolder) -> None:
     """eval/results.jsonl: the lines of all evaluations that are done, in the order of the run."""
     done = [name for name in run.plan if name.startswith("eval/") and run.is_done(name)]
     lines = [line for name in done for line in read_records(run.path / name / "results.jsonl", Evaluation)]
-    write_records(run.path / "eval" / "results.jsonl", lines)
+    run.process.on_main(lambda: write_records(run.path / "eval" / "results.jsonl", lines))

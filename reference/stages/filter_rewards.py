@@ -29,8 +29,9 @@ def filter_rewards(
     if stage.is_done:
         return split_by_reward(read_records(stage.path / "rollouts.jsonl", RolloutGroup))
     student.sampler.load(policy)
-    log = stage.log("rollouts.jsonl", RolloutGroup)
-    batches = in_batches(problems, max(1, config.sampler_rows // config.grpo.num_rollouts))
+    share = student.sampler.share
+    log = stage.log("rollouts.jsonl", RolloutGroup, share)
+    batches = share.of(in_batches(problems, max(1, config.sampler_rows // config.grpo.num_rollouts)))
     for batch in with_progress(batches, len(batches), name):
         if not all(problem.id in log for problem in batch):
             log.add(rollout_groups(batch, config.grpo, config.seed, name, student))
@@ -50,10 +51,15 @@ def filter_rewards(
 
 
 def rollout_groups(
-    problems: Sequence[Problem], settings: GRPOConfig, seed: int, where: str, student: Student
+    problems: Sequence[Problem],
+    settings: GRPOConfig,
+    seed: int,
+    where: str,
+    student: Student,
+    with_logprobs: bool = False,
 ) -> list[RolloutGroup]:
     """Eq. (22): G responses to each problem from the sampler's present weights, with their rewards (Eq. 2)."""
-    sampling = Sampling(settings.temperature, settings.top_p, settings.max_new_tokens)
+    sampling = Sampling(settings.temperature, settings.top_p, settings.max_new_tokens, with_logprobs)
     seeds = [[seed_of(seed, where, problem.id, i) for i in range(settings.num_rollouts)] for problem in problems]
     groups = sample_responses(student.sampler, [student.prompt_ids(problem) for problem in problems], seeds, sampling)
     return [

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from reference.config import Config
 from reference.engines.artifacts import read_records
-from reference.engines.progress import with_progress
 from reference.engines.run_folder import RunFolder
 from reference.engines.student import Student
 from reference.interfaces import Teacher, UnusableAnswer
 from reference.paper.recycling import diagnose, incorrect_responses, recycled_set, select_near_miss
-from reference.records import Diagnosed, Problem, Rejected, RolloutGroup, SFTExample
+from reference.records import Diagnosed, Problem, RolloutGroup, SFTExample
+from reference.stages.ask_teacher import ask_teacher
 from reference.stages.build_bridge import Calibration
 
 
@@ -30,26 +30,24 @@ def recycle_failures(
         "rollouts": run.path / name.replace("4_recycle", "2_filter") / "rollouts.jsonl",
         "calibration": run.path / "3_bridge" / "calibration.json",
     }
-    stage = run.stage(name, ("seed", "model", "recycling"), inputs)
+    stage = run.stage(name, ("seed", "model", "teacher", "recycling"), inputs)
     by_id = {problem.id: problem for problem in problems}
     if stage.is_done:
         records = read_records(stage.path / "diagnosed.jsonl", Diagnosed)
         return _examples(records, by_id, student)
-    diagnosed, rejected = stage.log("diagnosed.jsonl", Diagnosed), stage.log("rejected.jsonl", Rejected)
-    for group in with_progress(failed, len(failed), name):
-        if group.problem_id in diagnosed or group.problem_id in rejected:
-            continue
-        try:
-            diagnosed.add([_diagnosed(group, by_id[group.problem_id], config, calibration, teacher)])
-        except UnusableAnswer as error:
-            rejected.add([Rejected(group.problem_id, str(error))])
-    records = diagnosed.finish()
+
+    def diagnosed(group: RolloutGroup) -> Diagnosed:
+        return _diagnosed(group, by_id[group.problem_id], config, calibration, teacher)
+
+    items = {group.problem_id: group for group in failed}
+    limit = config.teacher.max_rejected
+    records, rejected = ask_teacher(stage, "diagnosed.jsonl", Diagnosed, items, diagnosed, teacher, limit)
     examples = _examples(records, by_id, student)
     stage.finish(
         {
             "failed": len(failed),
             "diagnosed": len(records),
-            "rejected": len(rejected.finish()),
+            "rejected": len(rejected),
             "examples": len(examples),
         }
     )

@@ -9,8 +9,7 @@ from random import Random
 import torch
 
 from reference.config import Config, GRPOConfig
-from reference.engines.artifacts import StepLog
-from reference.engines.batches import in_batches, pad_right, response_mask, token_batches
+from reference.engines.batches import Turn, in_batches, pad_right, response_mask
 from reference.engines.learner import Learner, compute_type, frozen_policy
 from reference.engines.policy import Policy
 from reference.engines.progress import with_progress
@@ -21,17 +20,29 @@ from reference.paper.tokens import mean_over_tokens
 from reference.records import Problem, RolloutGroup
 from reference.seeds import seed_of
 from reference.stages.filter_rewards import rollout_groups
+from reference.stages.train_sft import learner_of
+
+
+# Where the sampler's own log-probabilities are further from the trainer's, it does not sample from this policy.
+LARGE_GAP = 0.05  # nats
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """One response as the trainer sees it: ids as sampled, and per-token log-probabilities of the response."""
+    """One response as the trainer sees it: ids as sampled, and what the sampler thought of each of its tokens."""
 
     token_ids: tuple[int, ...]
     prompt_length: int
     advantage: float
-    old_logprobs: tuple[float, ...]
-    ref_logprobs: tuple[float, ...]
+    sampler_logprobs: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Before:
+    """Per-token log-probabilities of a turn's responses before the first update, [B, T]: pi_old's and pi_ref's."""
+
+    old_BT: torch.Tensor
+    ref_BT: torch.Tensor
 
 
 def train_grpo(
@@ -46,12 +57,12 @@ def train_grpo(
     stage = run.stage(name, ("seed", "sampler_rows", "model", "grpo"), inputs)
     checkpoint = stage.path / "checkpoint"
     if stage.is_done:
-        stage.path.joinpath("state.pt").unlink(missing_ok=True)  # of a stage that was killed behind its receipt
+        stage.forget_state()  # of a stage that was killed behind its receipt
         return checkpoint if stage.counts["steps"] else start
     if not problems:
         stage.finish({"problems": 0, "steps": 0}, note="no response was ever right, the model stays as it was")
         return start
-    rows = _train(stage, config.seed, config.grpo, start, problems, student)
+    rows = _train(stage, config, start, problems, student)
     tenth = max(1, len(rows) // 10)
     stage.finish(
         {
@@ -62,44 +73,49 @@ def train_grpo(
             "truncated responses": sum(row["num_truncated"] for row in rows),
         }
     )
-    (stage.path / "state.pt").unlink(missing_ok=True)
+    stage.forget_state()
     return checkpoint
 
 
 def _train(
-    stage: StageFolder, seed: int, settings: GRPOConfig, start: Path, problems: Sequence[Problem], student: Student
+    stage: StageFolder, config: Config, start: Path, problems: Sequence[Problem], student: Student
 ) -> list[dict]:
     """All rollout batches, from the last saved one on. Writes the checkpoint; returns the metrics of each batch."""
-    learner = Learner(
-        start,
-        student.device,
-        lr=settings.lr,
-        betas=settings.betas,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-    )
-    reference = frozen_policy(start, student.device)
+    settings = config.grpo
+    learner = learner_of(start, student.process, config.model, settings)
+    reference = frozen_policy(start, student.device, config.model.packing)
     student.sampler.load(start)
-    state_path = stage.path / "state.pt"
-    first = (learner.load_state(state_path) or {"steps": 0})["steps"]
-    log, clock = StepLog(stage.path / "metrics.jsonl", first), StepLog(stage.path / "timing.jsonl", first)
-    batches = _batches(problems, settings, seed, stage.name)
+    first = (learner.load_state(stage.state_path) or {"steps": 0})["steps"]
+    log, clock = stage.steps("metrics.jsonl", first), stage.steps("timing.jsonl", first)
+    batches = _batches(problems, settings, config.seed, stage.name)
     for step, (epoch, batch) in with_progress(
         list(enumerate(batches, start=1))[first:], len(batches) - first, stage.name
     ):
         began = time.monotonic()
         student.sampler.sync(learner.policy.named_weights())
-        groups = rollout_groups(batch, settings, seed, f"{stage.name}/{epoch}", student)
+        groups = _sample(batch, config, f"{stage.name}/{epoch}", student)
         metrics = grpo_step(learner, reference, [student.prompt_ids(problem) for problem in batch], groups, settings)
         log.add({"step": step, **metrics})
         clock.add(_timing(step, groups, time.monotonic() - began))
+        if metrics["sampler_gap"] > LARGE_GAP:
+            stage.warn(
+                f"step {step}: the sampler's log-probabilities are {metrics['sampler_gap']:.3f} nats from the trainer's"
+            )
         if step % settings.save_every == 0:
             log.flush()
             clock.flush()
-            learner.save_state(state_path, {"steps": step})
+            learner.save_state(stage.state_path, {"steps": step})
     learner.save_checkpoint(stage.path / "checkpoint", student.chat)
     clock.finish()
     return log.finish()
+
+
+def _sample(problems: Sequence[Problem], config: Config, where: str, student: Student) -> list[RolloutGroup]:
+    """The batch's rollouts, sampled in shares; every process gets them all."""
+    share = student.sampler.share
+    own = share.of(problems)
+    groups = rollout_groups(own, config.grpo, config.seed, where, student, with_logprobs=True) if own else []
+    return student.process.merge(share, groups)
 
 
 def _timing(step: int, groups: Sequence[RolloutGroup], seconds: float) -> dict[str, float]:
@@ -132,24 +148,36 @@ def grpo_step(
     """
     rewards_NG = torch.tensor([group.rewards for group in groups], dtype=torch.float64)
     advantages_NG = group_advantages(rewards_NG, eps=settings.advantage_eps)
-    sequences = [
-        (*prompt, *response.token_ids)
-        for prompt, group in zip(prompts, groups, strict=True)
-        for response in group.responses
-    ]
-    prompt_lengths = [len(prompt) for prompt, group in zip(prompts, groups, strict=True) for _ in group.responses]
-    old, entropy = _logprobs(learner.policy, sequences, prompt_lengths, settings, with_entropy=True)
-    ref, _ = _logprobs(reference, sequences, prompt_lengths, settings)
     rollouts = [
-        Rollout(*fields)
-        for fields in zip(sequences, prompt_lengths, advantages_NG.flatten().tolist(), old, ref, strict=True)
+        Rollout((*prompt, *response.token_ids), len(prompt), advantage, response.logprobs)
+        for prompt, group, advantages in zip(prompts, groups, advantages_NG.tolist(), strict=True)
+        for response, advantage in zip(group.responses, advantages, strict=True)
     ]
+    mini_batches = in_batches(rollouts, settings.mini_batch_size * settings.num_rollouts)
+    turns = [
+        learner.turns([len(rollout.token_ids) for rollout in mini_batch], settings.max_tokens_per_batch)
+        for mini_batch in mini_batches
+    ]
+    before, sums = [], []
+    for mini_batch, its_turns in zip(mini_batches, turns, strict=True):
+        for turn in its_turns:
+            logprobs, sampled = _before(learner, reference, [mini_batch[row] for row in turn.rows], settings)
+            before.append(logprobs)
+            sums.append({name: turn.weight * value for name, value in sampled.items()})
+    totals = learner.process.total({name: sum(values[name] for values in sums) for name in sums[0]})
+    waiting = iter(before)
     updates = [
-        _update(learner, mini_batch, settings)
-        for mini_batch in in_batches(rollouts, settings.mini_batch_size * settings.num_rollouts)
+        _update(learner, mini_batch, its_turns, [next(waiting) for _ in its_turns], settings)
+        for mini_batch, its_turns in zip(mini_batches, turns, strict=True)
     ]
     means = {name: sum(update[name] for update in updates) / len(updates) for name in updates[0]}
-    return {**_rollout_metrics(groups), "entropy": sum(entropy) / len(entropy), **means, "updates": len(updates)}
+    return {
+        **_rollout_metrics(groups),
+        "entropy": totals["entropy"] / len(rollouts),
+        "sampler_gap": totals["gap"] / totals["tokens"],
+        **means,
+        "updates": len(updates),
+    }
 
 
 def _rollout_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
@@ -167,63 +195,64 @@ def _rollout_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
     }
 
 
-@torch.no_grad()
-def _logprobs(
-    policy: Policy,
-    sequences: Sequence[Sequence[int]],
-    prompt_lengths: Sequence[int],
-    settings: GRPOConfig,
-    with_entropy: bool = False,
-) -> tuple[list[tuple[float, ...]], list[float]]:
-    """Log-probabilities of every response's tokens at the sampling temperature, and each response's mean entropy."""
-    device = next(policy.parameters()).device
-    lengths = [len(sequence) for sequence in sequences]
-    logprobs: list[tuple[float, ...]] = [()] * len(sequences)
-    entropies = [0.0] * len(sequences)
-    for rows in token_batches(lengths, settings.max_tokens_per_batch):
-        ids_BT = pad_right([sequences[row] for row in rows], device)
-        mask_BT = response_mask([prompt_lengths[row] for row in rows], [lengths[row] for row in rows], device)
-        with compute_type(device):
-            logprobs_BT, entropy_BT = policy(ids_BT, mask_BT, settings.temperature, with_entropy)
-        for at, row in enumerate(rows):
-            logprobs[row] = tuple(logprobs_BT[at][mask_BT[at]].tolist())
-        if with_entropy:
-            for row, mean in zip(rows, mean_over_tokens(entropy_BT, mask_BT).tolist(), strict=True):
-                entropies[row] = mean
-    return logprobs, entropies
-
-
-def _update(learner: Learner, rollouts: Sequence[Rollout], settings: GRPOConfig) -> dict[str, float]:
-    """One optimizer step on Eq. (28) over a mini-batch, exactly, whatever the micro-batches; and what it was like."""
+def _tensors(rollouts: Sequence[Rollout], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and response mask of a turn, [B, T] each."""
     lengths = [len(rollout.token_ids) for rollout in rollouts]
-    totals = {"loss": 0.0, "kl": 0.0, "ratio": 0.0, "clip_fraction": 0.0}
+    ids_BT = pad_right([rollout.token_ids for rollout in rollouts], device)
+    return ids_BT, response_mask([rollout.prompt_length for rollout in rollouts], lengths, device)
 
-    def share_of_loss(rows: Sequence[int]) -> torch.Tensor:
-        batch = [rollouts[row] for row in rows]
-        prompts, ends = [rollout.prompt_length for rollout in batch], [lengths[row] for row in rows]
-        ids_BT = pad_right([rollout.token_ids for rollout in batch], learner.device)
-        mask_BT = response_mask(prompts, ends, learner.device)
-        old_BT = _at_response([rollout.old_logprobs for rollout in batch], mask_BT)
-        ref_BT = _at_response([rollout.ref_logprobs for rollout in batch], mask_BT)
-        advantages_B = torch.tensor([rollout.advantage for rollout in batch], device=learner.device)
-        logprobs_BT, _ = learner.policy(ids_BT, mask_BT, settings.temperature)
+
+@torch.no_grad()
+def _before(
+    learner: Learner, reference: Policy, rollouts: Sequence[Rollout], settings: GRPOConfig
+) -> tuple[Before, dict[str, float]]:
+    """pi_old and pi_ref at the sampling temperature, once for all updates of the rollout batch; and what was measured.
+
+    `entropy`: the sum over responses of each one's mean. `gap`: the sum over `tokens` of how far the sampler's own
+    log-probabilities, at temperature 1, are from the trainer's.
+    """
+    ids_BT, mask_BT = _tensors(rollouts, learner.device)
+    with compute_type(learner.device):
+        old = learner.policy(ids_BT, mask_BT, settings.temperature, measure=True)
+        ref = reference(ids_BT, mask_BT, settings.temperature)
+    sampler_BT = _at_response([rollout.sampler_logprobs for rollout in rollouts], mask_BT)
+    measured = {
+        "entropy": mean_over_tokens(old.entropy, mask_BT).sum().item(),
+        "gap": (sampler_BT - old.plain_logprobs).abs().sum().item(),  # both 0 outside the responses
+        "tokens": mask_BT.sum().item(),
+    }
+    return Before(old.logprobs, ref.logprobs), measured
+
+
+def _update(
+    learner: Learner,
+    rollouts: Sequence[Rollout],
+    turns: Sequence[Turn],
+    before: Sequence[Before],
+    settings: GRPOConfig,
+) -> dict[str, float]:
+    """One optimizer step on Eq. (28) over a mini-batch, exactly, whatever the micro-batches; and what it was like."""
+    waiting = iter(before)
+
+    def share_of_loss(rows: Sequence[int]) -> tuple[torch.Tensor, dict[str, float]]:
+        batch, known = [rollouts[row] for row in rows], next(waiting)
+        ids_BT, mask_BT = _tensors(batch, learner.device)
+        advantages_B = known.old_BT.new_tensor([rollout.advantage for rollout in batch])
+        logprobs_BT = learner.policy(ids_BT, mask_BT, settings.temperature).logprobs
         loss = grpo_loss(
             logprobs_BT,
-            old_BT,
-            ref_BT,
+            known.old_BT,
+            known.ref_BT,
             advantages_B,
             mask_BT,
             clip_eps=settings.clip_eps,
             kl_coef=settings.kl_coef,
         )
         share = len(batch) / len(rollouts)
-        measured = _diagnostics(logprobs_BT.detach(), old_BT, ref_BT, advantages_B, mask_BT, settings.clip_eps)
-        for name, value in {"loss": loss.item(), **measured}.items():
-            totals[name] += value * share
-        return loss * share
+        measured = _diagnostics(logprobs_BT.detach(), known, advantages_B, mask_BT, settings.clip_eps)
+        return loss * share, {name: value * share for name, value in {"loss": loss.detach(), **measured}.items()}
 
-    norm = learner.step(token_batches(lengths, settings.max_tokens_per_batch), share_of_loss)
-    return {**totals, "grad_norm": norm}
+    return learner.step(turns, share_of_loss)
 
 
 def _at_response(values: Sequence[Sequence[float]], mask_BT: torch.Tensor) -> torch.Tensor:
@@ -232,12 +261,14 @@ def _at_response(values: Sequence[Sequence[float]], mask_BT: torch.Tensor) -> to
     return torch.zeros(mask_BT.shape, device=mask_BT.device).masked_scatter(mask_BT, flat)
 
 
-def _diagnostics(logprobs_BT, old_BT, ref_BT, advantages_B, mask_BT, clip_eps: float) -> dict[str, float]:
+def _diagnostics(
+    logprobs_BT: torch.Tensor, before: Before, advantages_B: torch.Tensor, mask_BT: torch.Tensor, clip_eps: float
+) -> dict[str, torch.Tensor]:
     """Means over responses of means over tokens, as in Eq. 27."""
-    ratio_BT = policy_ratio(logprobs_BT, old_BT)
+    ratio_BT = policy_ratio(logprobs_BT, before.old_BT)
     tokenwise = {
-        "kl": low_variance_kl(logprobs_BT, ref_BT),
+        "kl": low_variance_kl(logprobs_BT, before.ref_BT),
         "ratio": ratio_BT,
         "clip_fraction": is_clipped(ratio_BT, advantages_B, clip_eps).float(),
     }
-    return {name: mean_over_tokens(values_BT, mask_BT).mean().item() for name, values_BT in tokenwise.items()}
+    return {name: mean_over_tokens(values_BT, mask_BT).mean() for name, values_BT in tokenwise.items()}

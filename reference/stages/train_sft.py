@@ -7,10 +7,10 @@ from random import Random
 
 import torch
 
-from reference.config import Config, SFTConfig
-from reference.engines.artifacts import StepLog
-from reference.engines.batches import in_batches, pad_right, response_mask, token_batches
+from reference.config import Config, GRPOConfig, ModelConfig, SFTConfig
+from reference.engines.batches import in_batches, pad_right, response_mask
 from reference.engines.chat import Chat, TokenizedExample
+from reference.engines.distributed import Process
 from reference.engines.learner import Learner
 from reference.engines.progress import with_progress
 from reference.engines.run_folder import RunFolder, StageFolder
@@ -39,7 +39,7 @@ def train_sft(
     run.keep(f"{name}/examples.jsonl", examples)
     checkpoint = stage.path / "checkpoint"
     if stage.is_done:
-        stage.path.joinpath("state.pt").unlink(missing_ok=True)  # of a stage that was killed behind its receipt
+        stage.forget_state()  # of a stage that was killed behind its receipt
         return checkpoint if stage.counts["steps"] else start
     tokenized = tokenize(examples, student.chat, config.sft.max_length)
     counts = {
@@ -51,10 +51,24 @@ def train_sft(
     if not tokenized.examples:
         stage.finish({**counts, "steps": 0}, note="nothing to learn from, the model stays as it was")
         return start
-    losses = _train(stage, config.seed, config.sft, start, tokenized.examples, student)
+    losses = _train(stage, config, start, tokenized.examples, student)
     stage.finish({**counts, "steps": len(losses), "nats per token at the last step": round(losses[-1], 3)})
-    (stage.path / "state.pt").unlink(missing_ok=True)
+    stage.forget_state()
     return checkpoint
+
+
+def learner_of(start: Path, process: Process, model: ModelConfig, settings: SFTConfig | GRPOConfig) -> Learner:
+    """The optimizer that Table 5 or Table 6 describes, around the weights of a checkpoint."""
+    return Learner(
+        start,
+        process,
+        lr=settings.lr,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        packing=model.packing,
+        activation_checkpointing=model.activation_checkpointing,
+    )
 
 
 def tokenize(examples: Sequence[SFTExample], chat: Chat, max_length: int) -> Tokenized:
@@ -81,32 +95,24 @@ def _answer(tokens: TokenizedExample, chat: Chat) -> str | None:
 
 def _train(
     stage: StageFolder,
-    seed: int,
-    settings: SFTConfig,
+    config: Config,
     start: Path,
     examples: Sequence[TokenizedExample],
     student: Student,
 ) -> list[float]:
     """All steps of the phase, from the last saved one on; the loss of each step. Writes the checkpoint."""
-    learner = Learner(
-        start,
-        student.device,
-        lr=settings.lr,
-        betas=settings.betas,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-    )
-    state_path = stage.path / "state.pt"
-    first = (learner.load_state(state_path) or {"steps": 0})["steps"]
-    log = StepLog(stage.path / "metrics.jsonl", first)
-    batches = _batches(examples, settings, seed, stage.name)
+    settings = config.sft
+    learner = learner_of(start, student.process, config.model, settings)
+    first = (learner.load_state(stage.state_path) or {"steps": 0})["steps"]
+    log = stage.steps("metrics.jsonl", first)
+    batches = _batches(examples, settings, config.seed, stage.name)
     for step, batch in with_progress(list(enumerate(batches, start=1))[first:], len(batches) - first, stage.name):
         scale = cosine_schedule(step, len(batches), settings.warmup_ratio, settings.min_lr_ratio)
         metrics = sft_step(learner, batch, settings.max_tokens_per_batch, scale)
         log.add({"step": step, "lr": settings.lr * scale, **metrics})
         if step % settings.save_every == 0:
             log.flush()
-            learner.save_state(state_path, {"steps": step})
+            learner.save_state(stage.state_path, {"steps": step})
     learner.save_checkpoint(stage.path / "checkpoint", student.chat)
     return [row["loss"] for row in log.finish()]
 
@@ -128,18 +134,14 @@ def sft_step(
 ) -> dict[str, float]:
     """One optimizer step on Eq. (21), exactly, whatever the micro-batches: each has its share of the batch's mean."""
     lengths = [len(example.token_ids) for example in batch]
-    total = torch.zeros((), device=learner.device)
 
-    def share_of_loss(rows: Sequence[int]) -> torch.Tensor:
-        nonlocal total
+    def share_of_loss(rows: Sequence[int]) -> tuple[torch.Tensor, dict[str, float]]:
         ids_BT = pad_right([batch[row].token_ids for row in rows], learner.device)
         prompts, ends = [batch[row].prompt_length for row in rows], [lengths[row] for row in rows]
         mask_BT = response_mask(prompts, ends, learner.device)
-        logprobs_BT, _ = learner.policy(ids_BT, mask_BT)
-        share = sft_loss(logprobs_BT, mask_BT) * len(rows) / len(batch)
-        total = total + share.detach()
-        return share
+        share = sft_loss(learner.policy(ids_BT, mask_BT).logprobs, mask_BT) * len(rows) / len(batch)
+        return share, {"loss": share.detach()}
 
-    norm = learner.step(token_batches(lengths, max_tokens), share_of_loss, lr_scale)
+    metrics = learner.step(learner.turns(lengths, max_tokens), share_of_loss, lr_scale)
     supervised = sum(len(example.token_ids) - example.prompt_length for example in batch)
-    return {"loss": total.item(), "grad_norm": norm, "supervised_tokens": supervised}
+    return {**metrics, "supervised_tokens": supervised}

@@ -13,6 +13,8 @@ from reference.engines.artifacts import (
     write_records,
     write_whole,
 )
+from reference.engines.distributed import Process
+from reference.interfaces import Share
 from reference.records import Rejected
 
 
@@ -67,7 +69,7 @@ def test_what_is_gone_has_no_hash(tmp_path):
 
 
 def test_a_log_finishes_sorted_by_problem_id(tmp_path):
-    log = RecordLog(tmp_path / "stage" / "r.jsonl", Rejected)
+    log = RecordLog(tmp_path / "stage" / "r.jsonl", Rejected, Process(), Share())
     log.add(items("c", "a"))
     log.add(items("b"))
     assert "a" in log and "d" not in log and not log.path.exists()
@@ -77,22 +79,22 @@ def test_a_log_finishes_sorted_by_problem_id(tmp_path):
 
 
 def test_a_log_is_on_disk_item_by_item_and_a_restart_takes_it_up(tmp_path):
-    RecordLog(tmp_path / "r.jsonl", Rejected).add(items("c"))
-    again = RecordLog(tmp_path / "r.jsonl", Rejected)
+    RecordLog(tmp_path / "r.jsonl", Rejected, Process(), Share()).add(items("c"))
+    again = RecordLog(tmp_path / "r.jsonl", Rejected, Process(), Share())
     assert "c" in again
     again.add(items("c", "a"))  # what is there is not added twice
     assert (tmp_path / "r.jsonl.partial").read_text().count("\n") == 2
-    assert RecordLog(tmp_path / "r.jsonl", Rejected).finish() == items("a", "c")
+    assert RecordLog(tmp_path / "r.jsonl", Rejected, Process(), Share()).finish() == items("a", "c")
 
 
 @pytest.mark.parametrize("kept_bytes", [1, 30, -1])
 def test_a_line_that_a_kill_cut_off_is_thrown_away(tmp_path, kept_bytes):
-    log = RecordLog(tmp_path / "r.jsonl", Rejected)
+    log = RecordLog(tmp_path / "r.jsonl", Rejected, Process(), Share())
     log.add(items("a", "b\u20ac"))
     whole = log.partial.read_bytes()
     second = whole.index(b"\n") + 1
     log.partial.write_bytes(whole[: second + kept_bytes] if kept_bytes > 0 else whole[:kept_bytes])
-    again = RecordLog(tmp_path / "r.jsonl", Rejected)
+    again = RecordLog(tmp_path / "r.jsonl", Rejected, Process(), Share())
     assert "a" in again and "b\u20ac" not in again
     again.add(items("b\u20ac"))
     assert again.partial.read_bytes() == whole
@@ -102,23 +104,23 @@ def test_a_line_that_a_kill_cut_off_is_thrown_away(tmp_path, kept_bytes):
 def test_only_a_newline_ends_a_line(tmp_path):
     """A byte-complete tokenizer writes U+2028 or U+0085 sooner or later; Python's `splitlines` would cut there."""
     odd = Rejected("a", "x\u2028y\x85z\x0b\x0c\x1c\x1d\x1e\u2029\r\n")
-    RecordLog(tmp_path / "r.jsonl", Rejected).add([odd])
-    assert RecordLog(tmp_path / "r.jsonl", Rejected).finish() == [odd]
+    RecordLog(tmp_path / "r.jsonl", Rejected, Process(), Share()).add([odd])
+    assert RecordLog(tmp_path / "r.jsonl", Rejected, Process(), Share()).finish() == [odd]
     assert read_records(tmp_path / "r.jsonl", Rejected) == [odd]
 
 
 def test_a_finished_log_is_taken_up_too(tmp_path):
     """A stage has several logs; one that is finished is not done again when a later one is interrupted."""
-    log = RecordLog(tmp_path / "r.jsonl", Rejected)
+    log = RecordLog(tmp_path / "r.jsonl", Rejected, Process(), Share())
     log.add(items("b", "a"))
     log.finish()
-    again = RecordLog(tmp_path / "r.jsonl", Rejected)
+    again = RecordLog(tmp_path / "r.jsonl", Rejected, Process(), Share())
     assert "a" in again and "b" in again
     assert again.finish() == items("a", "b")
 
 
 def test_a_log_whose_items_are_all_left_out_is_an_empty_file(tmp_path):
-    assert RecordLog(tmp_path / "r.jsonl", Rejected).finish() == []
+    assert RecordLog(tmp_path / "r.jsonl", Rejected, Process(), Share()).finish() == []
     assert (tmp_path / "r.jsonl").read_text() == ""
 
 
@@ -128,13 +130,13 @@ def rows(first, last):
 
 def test_a_step_log_goes_on_from_the_saved_state(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    log = StepLog(path, 0)
+    log = StepLog(path, 0, Process())
     for row in rows(1, 3):
         log.add(row)
     log.flush()
     log.add(rows(4, 4)[0])  # in memory only: the state that was saved is that of step 3, or of an earlier one
     for saved in (3, 2):
-        again = StepLog(path, saved)
+        again = StepLog(path, saved, Process())
         assert again.rows == rows(1, saved)
     for row in rows(3, 5):
         again.add(row)
@@ -144,24 +146,24 @@ def test_a_step_log_goes_on_from_the_saved_state(tmp_path):
 
 
 def test_a_step_log_from_the_beginning_forgets_what_was_there(tmp_path):
-    log = StepLog(tmp_path / "metrics.jsonl", 0)
+    log = StepLog(tmp_path / "metrics.jsonl", 0, Process())
     log.add(rows(1, 1)[0])
     log.flush()
-    assert StepLog(tmp_path / "metrics.jsonl", 0).finish() == []
+    assert StepLog(tmp_path / "metrics.jsonl", 0, Process()).finish() == []
 
 
 def test_a_step_log_that_was_finished_before_the_stage_was_is_taken_up(tmp_path):
     """A kill between the log's end and the removal of the state: the state still says how many steps there are."""
-    log = StepLog(tmp_path / "metrics.jsonl", 0)
+    log = StepLog(tmp_path / "metrics.jsonl", 0, Process())
     for row in rows(1, 3):
         log.add(row)
     log.flush()
     log.finish()
-    assert StepLog(tmp_path / "metrics.jsonl", 2).rows == rows(1, 2)
+    assert StepLog(tmp_path / "metrics.jsonl", 2, Process()).rows == rows(1, 2)
 
 
 def test_a_metric_that_is_no_number_is_never_written(tmp_path):
-    log = StepLog(tmp_path / "metrics.jsonl", 0)
+    log = StepLog(tmp_path / "metrics.jsonl", 0, Process())
     log.add({"loss": float("nan")})
     with pytest.raises(ValueError):
         log.finish()

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from reference.engines.batches import Turn
 from reference.engines.chat import Chat
+from reference.engines.distributed import Process
 from reference.engines.learner import Learner, frozen_policy
 
 CPU = torch.device("cpu")
@@ -11,7 +13,7 @@ OPTIMIZER = {"betas": (0.9, 0.95), "weight_decay": 0.1, "max_grad_norm": 1.0}
 
 
 def learner_of(checkpoint, **changes):
-    return Learner(checkpoint, CPU, **{**OPTIMIZER, "lr": 1e-3, **changes})
+    return Learner(checkpoint, Process(), **{**OPTIMIZER, "lr": 1e-3, **changes})
 
 
 def loss_of(learner, seed):
@@ -19,11 +21,17 @@ def loss_of(learner, seed):
     ids_BT = torch.randint(3, 768, (2, 20), generator=torch.Generator().manual_seed(seed))
     mask_BT = torch.ones_like(ids_BT)
     mask_BT[:, 0] = 0
-    return -learner.policy(ids_BT, mask_BT)[0].mean()
+    return -learner.policy(ids_BT, mask_BT).logprobs.mean()
 
 
 def steps(learner, seeds):
-    return [learner.step([seed], lambda seed: loss_of(learner, seed), lr_scale=1 / (seed + 1)) for seed in seeds]
+    return [step(learner, [seed], lr_scale=1 / (seed + 1)) for seed in seeds]
+
+
+def step(learner, seeds, **options):
+    """One optimizer step on a turn for each seed; the norm of its gradient."""
+    turns = [Turn((seed,)) for seed in seeds]
+    return learner.step(turns, lambda rows: (loss_of(learner, rows[0]), {}), **options)["grad_norm"]
 
 
 def weights(learner):
@@ -86,7 +94,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_move(random_chec
     steps(learner, [0])
     before = weights(learner)
     with pytest.raises(ValueError, match="gradient norm is (nan|inf)"):
-        learner.step([1], lambda seed: loss_of(learner, seed) * factor)
+        learner.step([Turn((1,))], lambda rows: (loss_of(learner, rows[0]) * factor, {}))
     assert equal(weights(learner), before)
     clean = learner_of(random_checkpoint())
     steps(clean, [0, 1])
@@ -99,7 +107,7 @@ def test_micro_batches_add_up_and_the_norm_is_that_before_clipping(random_checkp
     loss_of(learner, 0).backward()
     loss_of(learner, 1).backward()
     expected = torch.cat([weight.grad.flatten() for weight in learner.policy.parameters()])
-    norm = learner.step([0, 1], lambda seed: loss_of(learner, seed))
+    norm = step(learner, [0, 1])
     assert norm == pytest.approx(expected.norm().item(), rel=1e-5)
     clipped = torch.cat([weight.grad.flatten() for weight in learner.policy.parameters()])
     assert clipped.norm().item() == pytest.approx(1e-3, rel=1e-3)
@@ -116,7 +124,7 @@ def test_a_step_is_that_of_adamw(random_checkpoint):
         loss_of(twin, seed).backward()
         torch.nn.utils.clip_grad_norm_(twin.policy.parameters(), 0.5)
         twin_optimizer.step()
-        learner.step([seed], lambda seed: loss_of(learner, seed), lr_scale=0.25)
+        step(learner, [seed], lr_scale=0.25)
     assert equal(weights(learner), weights(twin))
 
 

@@ -41,9 +41,9 @@ def one_by_one(model, temperature=1.0):
 def test_a_padded_batch_gives_the_log_probs_of_each_sequence_alone(random_checkpoint, tied, dtype, bound):
     model = load_causal_lm(random_checkpoint(tied=tied), dtype).eval()
     ids_BT, mask_BT = batch()
-    logprobs_BT, entropy_BT = Policy(model)(ids_BT, mask_BT)
-    assert entropy_BT is None
-    for found_T, mask_T, expected in zip(logprobs_BT, mask_BT, one_by_one(model)[0], strict=True):
+    predicted = Policy(model)(ids_BT, mask_BT)
+    assert predicted.entropy is None and predicted.plain_logprobs is None
+    for found_T, mask_T, expected in zip(predicted.logprobs, mask_BT, one_by_one(model)[0], strict=True):
         torch.testing.assert_close(found_T[mask_T], torch.tensor(expected, dtype=dtype), rtol=0, atol=bound)
         assert (found_T[~mask_T] == 0).all()
 
@@ -53,8 +53,8 @@ def test_what_fills_a_row_changes_nothing(random_checkpoint):
     ids_BT, mask_BT = batch()
     in_sequence_BT = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
     with torch.no_grad():
-        before_BT, _ = policy(ids_BT, mask_BT)
-        after_BT, _ = policy(ids_BT.where(in_sequence_BT, torch.tensor(77)), mask_BT)
+        before_BT = policy(ids_BT, mask_BT).logprobs
+        after_BT = policy(ids_BT.where(in_sequence_BT, torch.tensor(77)), mask_BT).logprobs
     assert torch.equal(before_BT, after_BT)
 
 
@@ -63,18 +63,18 @@ def test_log_probs_and_entropy_are_those_of_the_sampling_temperature(random_chec
     model = load_causal_lm(random_checkpoint(), torch.float64).eval()
     ids_BT, mask_BT = batch()
     with torch.no_grad():
-        logprobs_BT, entropy_BT = Policy(model)(ids_BT, mask_BT, temperature, with_entropy=True)
+        found = Policy(model)(ids_BT, mask_BT, temperature, measure=True)
     logprobs, entropies = one_by_one(model, temperature)
     for b, mask_T in enumerate(mask_BT):
-        assert logprobs_BT[b][mask_T].tolist() == pytest.approx(logprobs[b], abs=1e-12)
-        assert entropy_BT[b][mask_T].tolist() == pytest.approx(entropies[b], abs=1e-5)
-        assert (entropy_BT[b][~mask_T] == 0).all()
+        assert found.logprobs[b][mask_T].tolist() == pytest.approx(logprobs[b], abs=1e-12)
+        assert found.entropy[b][mask_T].tolist() == pytest.approx(entropies[b], abs=1e-5)
+        assert (found.entropy[b][~mask_T] == 0).all()
 
 
 def test_a_batch_without_a_supervised_token_gives_zeros(random_checkpoint):
     policy = Policy(load_causal_lm(random_checkpoint(), torch.float32))
     ids_BT, mask_BT = batch()
-    assert (policy(ids_BT, torch.zeros_like(mask_BT))[0] == 0).all()
+    assert (policy(ids_BT, torch.zeros_like(mask_BT)).logprobs == 0).all()
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from reference.engines.artifacts import file_hash, read_records
+from reference.engines.distributed import Process
 from reference.engines.run_folder import NothingMoreToDo, RunFolder, StageFolder
 from reference.paper.prompts import Prompts
 from reference.records import Rejected
@@ -29,7 +30,7 @@ def given(tmp_path):
 
 def stage_folder(tmp_path, said=None):
     return StageFolder(
-        tmp_path / "1_difficulty", "1_difficulty", {"seed": 1}, (said if said is not None else []).append
+        tmp_path / "1_difficulty", "1_difficulty", {"seed": 1}, (said if said is not None else []).append, Process()
     )
 
 

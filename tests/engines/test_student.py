@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from reference.engines.chat import Chat
+from reference.engines.distributed import Process
 from reference.engines.learner import frozen_policy
 from reference.engines.student import PolicyStepScorer, Student
 from reference.offline.symbolic_teacher import SymbolicTeacher
@@ -16,7 +17,7 @@ from reference.paper.prompts import Prompts, student_messages
 @pytest.fixture(scope="module")
 def scorer():
     device = torch.device("cpu")
-    student = Student(BASE_CHECKPOINT, Chat.from_checkpoint(BASE_CHECKPOINT), Prompts(), None, device)
+    student = Student(BASE_CHECKPOINT, Chat.from_checkpoint(BASE_CHECKPOINT), Prompts(), None, Process(device))
     return PolicyStepScorer(frozen_policy(BASE_CHECKPOINT, device), student)
 
 

@@ -22,6 +22,8 @@ TRACES = [Trace(p.id, f"We add one.\n\nIt is {p.gold}.\n\n#### {p.gold}", 10 + n
 class Judging:
     """Gives every step the same scores; has nothing to say on the problems it is told to leave out."""
 
+    concurrency = 1
+
     def __init__(self, importance, jumpiness=0.0, leaves_out=()):
         self.scores, self.leaves_out, self.asked = (importance, jumpiness), leaves_out, []
 

@@ -8,7 +8,7 @@ import pytest
 from reference.config import Config, DataConfig, EvaluationConfig
 from reference.engines.artifacts import read_records
 from reference.engines.run_folder import RunFolder
-from reference.interfaces import Sampling
+from reference.interfaces import Sampling, Share
 from reference.paper.pass_at_k import pass_at_k
 from reference.records import Completion, Evaluated, Evaluation, Problem, Sampled
 from reference.stages.evaluate import evaluate
@@ -34,6 +34,8 @@ ANSWERS = {"right": "2 + 3 = 5\n#### 5", "wrong": "#### 7", "silent": "5", "many
 
 class Scripted:
     """A sampler that knows its answers; a sample with an odd seed is wrong. It keeps every call."""
+
+    share = Share()
 
     def __init__(self, student, fail_at=None):
         self.chat, self.fail_at = student.chat, fail_at

@@ -21,6 +21,8 @@ FAILED = [RolloutGroup(problem.id, (SHORT, LONG), (0.0, 0.0)) for problem in PRO
 class Diagnosing:
     """A teacher that diagnoses, but for the problems it is told to leave out."""
 
+    concurrency = 1
+
     def __init__(self, leaves_out=()):
         self.leaves_out, self.asked = leaves_out, []
 

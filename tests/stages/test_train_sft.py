@@ -9,6 +9,7 @@ import torch
 from reference.config import Config, SFTConfig
 from reference.engines.artifacts import read_records
 from reference.engines.chat import TokenizedExample
+from reference.engines.distributed import Process
 from reference.engines.learner import Learner
 from reference.engines.run_folder import RunFolder
 from reference.paper.prompts import Prompts
@@ -30,7 +31,7 @@ def batch():
 
 
 def learner_of(checkpoint, dtype=torch.float32):
-    learner = Learner(checkpoint, CPU, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, max_grad_norm=1e9)
+    learner = Learner(checkpoint, Process(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, max_grad_norm=1e9)
     learner.policy.to(dtype)
     return learner
 

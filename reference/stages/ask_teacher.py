@@ -1,0 +1,53 @@
+"""What the three stages that ask the teacher share: many items at a time, each item's record or rejection once."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from reference.engines.artifacts import Record
+from reference.engines.parallel import in_parallel
+from reference.engines.progress import with_progress
+from reference.engines.run_folder import StageFolder
+from reference.interfaces import Teacher, UnusableAnswer
+from reference.records import Rejected
+
+Item = TypeVar("Item")
+
+
+def ask_teacher(
+    stage: StageFolder,
+    file_name: str,
+    record_type: type[Record],
+    items: Mapping[str, Item],
+    answer: Callable[[Item], Record],
+    teacher: Teacher,
+    max_rejected: float,
+) -> tuple[list[Record], list[Rejected]]:
+    """`answer(item)` for each problem id's item: the records, and what was rejected since the teacher's answer is unusable.
+
+    Raises:
+        ValueError: more than `max_rejected` of the items were rejected.
+    """
+    log, rejections = stage.log(file_name, record_type), stage.log("rejected.jsonl", Rejected)
+    share = stage.process.share
+    left = [
+        problem_id for problem_id in share.of(list(items)) if problem_id not in log and problem_id not in rejections
+    ]
+
+    def answered(problem_id: str) -> Record | Rejected:
+        try:
+            return answer(items[problem_id])
+        except UnusableAnswer as error:
+            return Rejected(problem_id, str(error))
+
+    for record in with_progress(in_parallel(left, answered, teacher.concurrency), len(left), stage.name):
+        (rejections if isinstance(record, Rejected) else log).add([record])
+    records, rejected = log.finish(), rejections.finish()
+    if len(rejected) > max_rejected * len(items):
+        reason, times = Counter(record.reason for record in rejected).most_common(1)[0]
+        raise ValueError(
+            f"{stage.name}: the teacher's answers were unusable for {len(rejected)} of {len(items)} items, more than "
+            f"--teacher.max-rejected {max_rejected} allows (most often, {times} times: {reason}); see "
+            f"{stage.path / 'rejected.jsonl'}, mend the teacher and --redo {stage.name}, or allow more"
+        )
+    return records, rejected
