@@ -4,6 +4,7 @@ The only file that imports accelerate. Data stages share out their items, with a
 training stages shard the policy. Alone, a process shards nothing and every exchange gives back what it was given.
 """
 
+import atexit
 import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -48,6 +49,8 @@ class Process:
         launched = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[patience])
         check_launch(os.environ, launched.num_processes, wanted)
         _check_plugin(launched)
+        if launched.num_processes > 1:
+            atexit.register(dist.destroy_process_group)  # its threads would abort a process that ends without it
         if launched.device.type == "cpu":
             if "OMP_NUM_THREADS" not in os.environ:
                 torch.set_num_threads(1)  # on small models a second thread costs more than it brings

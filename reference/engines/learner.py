@@ -33,12 +33,13 @@ class Learner:
         max_grad_norm: float,
         packing: bool = False,
         activation_checkpointing: bool = False,
+        dtype: torch.dtype = torch.float32,
     ):
         self.process = process
         self.device = process.device
         self.max_grad_norm = max_grad_norm
         self.lr = lr
-        model = load_causal_lm(checkpoint, torch.float32)
+        model = load_causal_lm(checkpoint, dtype)
         if activation_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.policy = Policy(model, packing).to(self.device).train()

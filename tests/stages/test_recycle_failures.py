@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from reference.config import Config, RecyclingConfig
+from reference.config import Config, RecyclingConfig, TeacherConfig
 from reference.engines.artifacts import read_records, write_records, write_whole
 from reference.engines.run_folder import RunFolder
 from reference.interfaces import UnusableAnswer
@@ -80,7 +80,9 @@ def test_an_interrupted_stage_asks_nothing_twice(random_student, tmp_path):
 
 def test_without_a_trace_to_measure_thresholds_on_each_failure_is_rejected_with_the_remedy(random_student, tmp_path):
     teacher = Diagnosing()
-    assert recycled(tmp_path, random_student, teacher, Calibration(None, None, None)) == [] and teacher.asked == []
+    config = Config(teacher=TeacherConfig(max_rejected=1.0))
+    assert recycled(tmp_path, random_student, teacher, Calibration(None, None, None), config) == []
+    assert teacher.asked == []
     rejected = read_records(tmp_path / NAME / "rejected.jsonl", Rejected)
     assert [record.problem_id for record in rejected] == ["p0", "p1", "p2"]
     assert all("--recycling.tau-length" in record.reason for record in rejected)

@@ -50,9 +50,7 @@ def groups(rewards=REWARDS, seed=0):
 
 
 def learner_of(checkpoint, dtype=torch.float32, lr=SETTINGS.lr):
-    learner = Learner(checkpoint, Process(), lr=lr, betas=(0.9, 0.999), weight_decay=0.0, max_grad_norm=1e9)
-    learner.policy.to(dtype)
-    return learner
+    return Learner(checkpoint, Process(), lr=lr, betas=(0.9, 0.999), weight_decay=0.0, max_grad_norm=1e9, dtype=dtype)
 
 
 def gradient(policy):

@@ -31,9 +31,7 @@ def batch():
 
 
 def learner_of(checkpoint, dtype=torch.float32):
-    learner = Learner(checkpoint, Process(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, max_grad_norm=1e9)
-    learner.policy.to(dtype)
-    return learner
+    return Learner(checkpoint, Process(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, max_grad_norm=1e9, dtype=dtype)
 
 
 def gradient(learner):

@@ -1,0 +1,173 @@
+"""Several processes are one: the same numbers as a single process, whatever falls to which of them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from reference.engines.distributed import Process, check_launch
+from reference.interfaces import Share
+from tests.engines import training_worker
+
+ROOT = Path(__file__).parents[2]
+BOUNDS = {torch.float64: 1e-12, torch.float32: 1e-6}
+
+
+def torchrun(script, *arguments, processes=2):
+    """Several gloo processes on this machine; the finished launcher."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [*command, str(script), *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(random_checkpoint, tmp_path_factory):
+    """Every case of the worker in this process."""
+    out = tmp_path_factory.mktemp("alone")
+    training_worker.train(random_checkpoint(), random_checkpoint(seed=1), out, Process())
+    return out, torch.load(out / "results.pt", weights_only=False)
+
+
+@pytest.fixture(scope="module")
+def together(random_checkpoint, tmp_path_factory):
+    """Every case of the worker in two processes."""
+    out = tmp_path_factory.mktemp("together")
+    worker = ROOT / "tests" / "engines" / "training_worker.py"
+    launched = torchrun(worker, random_checkpoint(), random_checkpoint(seed=1), out)
+    assert launched.returncode == 0, launched.stderr
+    return out, torch.load(out / "results.pt", weights_only=False)
+
+
+def check_equal(found, expected, bound):
+    for row, expected_row in zip(found["metrics"], expected["metrics"], strict=True):
+        assert row.keys() == expected_row.keys()
+        for name, value in expected_row.items():
+            assert row[name] == pytest.approx(value, rel=10 * bound, abs=10 * bound), name
+    for name, weight in expected["weights"].items():
+        torch.testing.assert_close(found["weights"][name], weight, rtol=0, atol=bound)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("dtype", BOUNDS, ids=str)
+@pytest.mark.parametrize("how", training_worker.OPTIONS)
+@pytest.mark.parametrize("what", ["sft", "grpo"])
+def test_two_processes_are_one(alone, together, what, how, dtype):
+    """Ragged lengths, unequal and empty shares of a step; SFT in three steps, GRPO in four updates."""
+    check_equal(together[1][what, how, dtype], alone[1][what, how, dtype], BOUNDS[dtype])
+
+
+@pytest.mark.parametrize("dtype", BOUNDS, ids=str)
+@pytest.mark.parametrize("how", ["packed", "checkpointed"])
+@pytest.mark.parametrize("what", ["sft", "grpo"])
+def test_packed_and_checkpointed_training_is_the_padded_one(alone, what, how, dtype):
+    check_equal(alone[1][what, how, dtype], alone[1][what, "padded", dtype], BOUNDS[dtype])
+
+
+def check_resumed(results):
+    resumed, whole = results["resumed"], results["sft", "padded", torch.float32]
+    assert resumed["metrics"] == whole["metrics"][1:]
+    assert all(torch.equal(weight, whole["weights"][name]) for name, weight in resumed["weights"].items())
+
+
+def test_a_resumed_process_goes_on_bit_for_bit(alone):
+    check_resumed(alone[1])
+
+
+@pytest.mark.distributed
+def test_resumed_processes_go_on_bit_for_bit(together):
+    check_resumed(together[1])
+
+
+@pytest.mark.distributed
+def test_a_launch_of_another_size_goes_on_from_the_same_state(together, random_checkpoint):
+    learner = training_worker.learner_of(random_checkpoint(), Process(), torch.float32)
+    assert learner.load_state(together[0] / "after3.pt") == {"steps": 3}
+    expected = together[1]["sft", "padded", torch.float32]["weights"]
+    found = dict(learner.policy.named_weights())
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+    training_worker.train_sft(learner, training_worker.sft_batches())
+
+
+def test_training_moved_the_weights(alone):
+    """Two equal runs that learn nothing would be equal too."""
+    results = alone[1]
+    moved = results["sft", "padded", torch.float64]["weights"], results["grpo", "padded", torch.float64]["weights"]
+    for name, weight in moved[0].items():
+        assert (weight - moved[1][name]).abs().max() > 1e-5, name
+
+
+def test_alone_every_exchange_gives_back_what_it_was_given():
+    process = Process()
+    assert process.is_main and process.gather("a") == ["a"] and process.total({"x": 1.5}) == {"x": 1.5}
+    assert process.on_main(lambda: 7) == 7 and process.merge(Share(), [3, 1, 2]) == [3, 1, 2]
+
+
+EXCHANGE = """
+import sys
+from reference.engines.distributed import Process
+from reference.interfaces import Share
+process = Process.of_launch()
+items = list(range(7))
+assert process.size == 2 and process.share == Share(process.rank, 2)
+assert process.gather(process.rank) == [0, 1]
+assert process.total({"x": process.rank + 1.0}) == {"x": 3.0}
+assert process.on_main(lambda: process.rank) == 0
+assert process.merge(process.share, [10 * item for item in process.share.of(items)]) == [10 * item for item in items]
+one_group = Share(0, 1, writes=process.is_main)
+assert process.merge(one_group, [10 * item for item in one_group.of(items)]) == [10 * item for item in items]
+def refuse():
+    raise ValueError("no")
+try:
+    process.on_main(refuse)
+except ValueError as error:
+    assert process.is_main and str(error) == "no"
+    print("main said no")
+except SystemExit as stop:
+    assert not process.is_main and stop.code == 2
+    print("the other one stopped")
+"""
+
+
+@pytest.mark.distributed
+def test_two_processes_exchange_what_they_have(tmp_path):
+    (tmp_path / "exchange.py").write_text(EXCHANGE)
+    launched = torchrun(tmp_path / "exchange.py")
+    assert launched.returncode == 0, launched.stderr
+    assert "main said no" in launched.stdout and "the other one stopped" in launched.stdout
+
+
+@pytest.mark.parametrize(
+    ("environment", "size", "wanted", "says"),
+    [
+        ({"WORLD_SIZE": "2"}, 1, None, "announced 2 processes.*torchrun --nproc-per-node 2"),
+        ({"MASTER_ADDR": "127.0.0.1"}, 1, None, "asked for several processes and started one"),
+        ({}, 1, 2, "--processes is 2, and the launch has 1"),
+        ({"WORLD_SIZE": "4", "MASTER_ADDR": "host"}, 4, 2, "--processes is 2, and the launch has 4"),
+    ],
+)
+def test_a_launch_that_is_not_what_was_asked_for_is_refused(environment, size, wanted, says):
+    with pytest.raises(ValueError, match=says):
+        check_launch(environment, size, wanted)
+
+
+def test_a_launch_as_asked_for_is_fine():
+    check_launch({}, 1, None)
+    check_launch({}, 1, 1)
+    check_launch({"WORLD_SIZE": "2", "MASTER_ADDR": "host"}, 2, 2)
+
+
+@pytest.mark.distributed
+def test_accelerates_silent_single_process_is_refused(tmp_path):
+    """`accelerate launch --cpu --num_processes 2` starts one process and says nothing."""
+    options = ["--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", *options]
+    launched = subprocess.run(
+        [*command, "run_paper.py", "tiny", "--out", str(tmp_path / "run")], cwd=ROOT, capture_output=True, text=True
+    )
+    assert launched.returncode != 0 and "torchrun" in launched.stderr
+    assert not (tmp_path / "run").exists()
