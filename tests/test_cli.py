@@ -319,7 +319,12 @@ def test_a_number_that_cannot_be_is_said_before_anything_runs(setting, values, i
 def test_every_number_has_a_rule():
     """Each setting that is a number refuses -1 and NaN: none is checked by accident of its name only."""
     for name, value in flatten(TINY).items():
-        if isinstance(value, tuple) and not isinstance(value[0], str) or isinstance(value, int | float) and not isinstance(value, bool):
+        if (
+            isinstance(value, tuple)
+            and not isinstance(value[0], str)
+            or isinstance(value, int | float)
+            and not isinstance(value, bool)
+        ):
             for bad in (-1, float("nan")):
                 section, _, last = name.rpartition(".")
                 broken = tuple(bad for _ in value) if isinstance(value, tuple) else bad

@@ -12,6 +12,8 @@ import torch
 from reference.interfaces import Share
 
 Item = TypeVar("Item")
+# Sequences share a padded forward as long as the padding stays below this share of it: it is computed for nothing.
+MAX_PADDING = 0.1
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ def token_batches(lengths: Sequence[int], max_tokens: int, packed: bool = False)
 
 
 def _fits(lengths: Sequence[int], max_tokens: int, packed: bool) -> bool:
-    return (sum(lengths) if packed else len(lengths) * max(lengths)) <= max_tokens
+    total, padded = sum(lengths), len(lengths) * max(lengths)
+    return total <= max_tokens if packed else padded <= max_tokens and total >= (1 - MAX_PADDING) * padded
 
 
 def turns_of(lengths: Sequence[int], max_tokens: int, share: Share, packed: bool = False) -> list[Turn]:

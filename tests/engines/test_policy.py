@@ -36,20 +36,46 @@ def one_by_one(model, temperature=1.0):
     return logprobs, entropies
 
 
+@pytest.mark.parametrize("packing", [False, True], ids=["padded", "packed"])
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-def test_a_padded_batch_gives_the_log_probs_of_each_sequence_alone(random_checkpoint, tied, dtype, bound):
+def test_a_batch_gives_the_log_probs_of_each_sequence_alone(random_checkpoint, tied, dtype, bound, packing):
     model = load_causal_lm(random_checkpoint(tied=tied), dtype).eval()
     ids_BT, mask_BT = batch()
-    predicted = Policy(model)(ids_BT, mask_BT)
+    predicted = Policy(model, packing)(ids_BT, mask_BT)
     assert predicted.entropy is None and predicted.plain_logprobs is None
     for found_T, mask_T, expected in zip(predicted.logprobs, mask_BT, one_by_one(model)[0], strict=True):
         torch.testing.assert_close(found_T[mask_T], torch.tensor(expected, dtype=dtype), rtol=0, atol=bound)
         assert (found_T[~mask_T] == 0).all()
 
 
-def test_what_fills_a_row_changes_nothing(random_checkpoint):
-    policy = Policy(load_causal_lm(random_checkpoint(), torch.float32).eval())
+def test_changing_one_packed_sequence_leaves_its_neighbours_as_they_were(random_checkpoint):
+    """With an attention mask of ones, or the cache left on, packed sequences see each other and nothing says so."""
+    policy = Policy(load_causal_lm(random_checkpoint(), torch.float32).eval(), packing=True)
+    ids_BT, mask_BT = batch()
+    changed_BT = ids_BT.clone()
+    changed_BT[2, 3:25] = 7
+    with torch.no_grad():
+        before_BT, after_BT = policy(ids_BT, mask_BT).logprobs, policy(changed_BT, mask_BT).logprobs
+    others = [0, 1, 3, 4]
+    assert torch.equal(before_BT[others], after_BT[others]) and not torch.equal(before_BT[2], after_BT[2])
+
+
+def test_a_packed_row_ends_behind_the_last_supervised_token(random_checkpoint):
+    """What no log-probability needs is not computed."""
+    policy = Policy(load_causal_lm(random_checkpoint(), torch.float32).eval(), packing=True)
+    ids_BT, mask_BT = batch()
+    seen = []
+    policy.model.model.register_forward_pre_hook(
+        lambda module, _, options: seen.append(options["input_ids"].shape), with_kwargs=True
+    )
+    policy(ids_BT, mask_BT)
+    assert seen == [(1, sum(LENGTHS) - len(LENGTHS))]  # the last token of a sequence predicts nothing
+
+
+@pytest.mark.parametrize("packing", [False, True], ids=["padded", "packed"])
+def test_what_fills_a_row_changes_nothing(random_checkpoint, packing):
+    policy = Policy(load_causal_lm(random_checkpoint(), torch.float32).eval(), packing)
     ids_BT, mask_BT = batch()
     in_sequence_BT = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
     with torch.no_grad():
@@ -62,12 +88,14 @@ def test_what_fills_a_row_changes_nothing(random_checkpoint):
 def test_log_probs_and_entropy_are_those_of_the_sampling_temperature(random_checkpoint, temperature):
     model = load_causal_lm(random_checkpoint(), torch.float64).eval()
     ids_BT, mask_BT = batch()
+    plain, _ = one_by_one(model)
     with torch.no_grad():
         found = Policy(model)(ids_BT, mask_BT, temperature, measure=True)
     logprobs, entropies = one_by_one(model, temperature)
     for b, mask_T in enumerate(mask_BT):
         assert found.logprobs[b][mask_T].tolist() == pytest.approx(logprobs[b], abs=1e-12)
         assert found.entropy[b][mask_T].tolist() == pytest.approx(entropies[b], abs=1e-5)
+        assert found.plain_logprobs[b][mask_T].tolist() == pytest.approx(plain[b], abs=1e-12)
         assert (found.entropy[b][~mask_T] == 0).all()
 
 
