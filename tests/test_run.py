@@ -4,12 +4,14 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -203,15 +205,14 @@ MOMENTS = [
 ]
 
 
-def run_until(out, moment, *more):
+def run_until(out, moment, *more, command=command):
     """Start the run and kill it, with all it started, as soon as one of the files is there."""
-    process = subprocess.Popen(
-        command(out, *more), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    )
+    process = subprocess.Popen(command(out, *more), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while process.poll() is None and not any((out / path).exists() for path in moment):
         time.sleep(0.001)
     assert process.poll() is None, f"the run ended before {moment} was there: {process.stderr.read()}"
-    os.killpg(process.pid, signal.SIGKILL)
+    for started in (*psutil.Process(process.pid).children(recursive=True), process):  # torchrun's are in other groups
+        started.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
 
@@ -238,6 +239,62 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(whole, an
     assert second["eval/results.jsonl"] == first["eval/results.jsonl"]
     assert first.keys() == second.keys()
     assert [name for name in first if first[name] != second[name]] == []
+
+
+def command_of_two(out, *more):
+    """The same run in two gloo processes."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return [*launcher, "run_paper.py", "tiny", "--out", str(out), *SMALL, "--processes", "2", *more]
+
+
+def run_two(out, *more):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command_of_two(out, *more), cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def check_same(first, second, parts):
+    """Equal bytes of these files and folders, receipts aside (`processes` is a setting)."""
+    for part in parts:
+        names = [name for name in first if name.startswith(part)]
+        assert names, part
+        assert [name for name in names if first[name] != second.get(name)] == []
+
+
+@pytest.mark.distributed
+def test_two_processes_write_the_same_data(whole, answering, tmp_path):
+    """All that comes of the base model; then the filter and an evaluation, from the same trained checkpoints."""
+    process = run_two(tmp_path / "two", "--model.path", str(answering))
+    assert process.returncode == 0, process.stderr
+    assert done_stages(tmp_path / "two") == STAGES and "2 processes on cpu" in process.stdout
+    assert process.stdout.count("1_difficulty  ") == 1  # one of them speaks for both
+    check_numbers(tmp_path / "two")
+    check_each_problem_once(tmp_path / "two")
+    first, second = artifacts(whole[0]), artifacts(tmp_path / "two")
+    assert first.keys() == second.keys()
+    of_the_base = ("problems.jsonl", "eval/base/", "1_difficulty/", "2_traces/", "3_bridge/")
+    check_same(first, second, (*of_the_base, "iter1/1_sft/2_bridge/examples.jsonl"))
+
+    again = tmp_path / "again"
+    shutil.copytree(whole[0], again)
+    for stage in ("eval/iter1-3_grpo", "iter1/2_filter"):
+        process = run_two(again, "--model.path", str(answering), "--redo", stage, "--stages", stage)
+        assert process.returncode == 0, process.stderr
+        check_same(first, artifacts(again), [f"{stage}/"])
+
+
+@pytest.mark.distributed
+def test_one_process_goes_on_where_two_were_killed(whole, answering, tmp_path):
+    out, more = tmp_path / "killed", ("--model.path", str(answering))
+    moments = [["1_difficulty/difficulty.jsonl.1.partial"], ["iter1/1_sft/2_bridge/state.pt"]]
+    for moment in moments:
+        run_until(out, moment, *more, command=command_of_two)
+        check_each_problem_once(out)
+    process = run(out, *more)
+    assert process.returncode == 0, process.stderr
+    assert done_stages(out) == STAGES
+    first, second = artifacts(whole[0]), artifacts(out)
+    assert first.keys() == second.keys()
+    check_same(first, second, ("eval/base/", "1_difficulty/", "2_traces/", "3_bridge/"))
 
 
 def test_every_stage_works_on_real_gsm8k(gsm8k, tmp_path):
