@@ -29,7 +29,7 @@ def run_paper(run: RunFolder, config: Config, world: World) -> None:
     problems, tests, student, teacher = world.problems, world.benchmarks, world.student, world.teacher
 
     policy = student.base
-    evaluate(run, config, "base", policy, tests, student)
+    evaluate(run, config, "base", policy, tests, student, world.judge)
     graded = estimate_difficulty(run, config, problems, student)  # Eqs. 1-3
     traces = distill_traces(run, config, problems, graded, student, teacher)  # Eq. 4
     bridged, taus = build_bridge(run, config, problems, graded, traces, student, teacher)  # Algorithm 1
@@ -43,13 +43,13 @@ def run_paper(run: RunFolder, config: Config, world: World) -> None:
         curriculum = training_order(next_sft_set(acquired, recycled))  # Eqs. 13, 20
         for phase, examples in curriculum if t > 1 else curriculum[:2]:  # before iteration 1 nothing was recycled
             policy = train_sft(run, config, f"iter{t}/1_sft/{phase}", policy, examples, student)  # Eq. 21
-            evaluate(run, config, f"iter{t}/1_sft/{phase}", policy, tests, student)
+            evaluate(run, config, f"iter{t}/1_sft/{phase}", policy, tests, student, world.judge)
 
         consolidation, failed = filter_rewards(run, config, f"iter{t}/2_filter", policy, problems, student)  # Eq. 14
         kept_ids = {group.problem_id for group in consolidation}
         kept = [problem for problem in problems if problem.id in kept_ids]
         policy = train_grpo(run, config, f"iter{t}/3_grpo", policy, kept, student)  # Eqs. 22-28
-        evaluate(run, config, f"iter{t}/3_grpo", policy, tests, student)
+        evaluate(run, config, f"iter{t}/3_grpo", policy, tests, student, world.judge)
 
         if t < config.iterations:
             name = f"iter{t}/4_recycle"

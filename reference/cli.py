@@ -15,7 +15,15 @@ import transformers
 import tyro
 
 from reference.config import FREE, PRESETS, Config, check, flatten
-from reference.connect import OFFLINE, World, base_checkpoint, benchmarks, connect, load_prompts, training_problems
+from reference.connect import (
+    OFFLINE,
+    World,
+    base_checkpoint,
+    benchmarks,
+    connect,
+    load_prompts,
+    training_problems,
+)
 from reference.engines.artifacts import read_records, write_whole
 from reference.engines.distributed import Process
 from reference.engines.run_folder import NothingMoreToDo, RunFolder

@@ -8,10 +8,16 @@ from pathlib import Path
 from transformers import AutoConfig
 
 from reference.config import Config
-from reference.engines.benchmarks import read_gsm8k
+from reference.engines.benchmarks import (
+    DATA_SETS,
+    check_no_overlap,
+    check_training,
+    read_problems,
+)
 from reference.engines.chat import Chat
 from reference.engines.distributed import Process
 from reference.engines.hf_sampler import HFSampler
+from reference.engines.judge import Judge
 from reference.engines.policy import checkpoint_folder
 from reference.engines.student import Student
 from reference.interfaces import Sampler, Teacher
@@ -37,6 +43,7 @@ class World:
     benchmarks: Mapping[str, list[Problem]]
     student: Student
     teacher: Teacher
+    judge: Judge
 
 
 def connect(config: Config, process: Process) -> World:
@@ -57,8 +64,11 @@ def connect(config: Config, process: Process) -> World:
             "raise --data.max-prompt-tokens"
         )
     tests = benchmarks(config)
+    check_training(problems)
+    check_no_overlap(problems, tests)
     _check_room(config, base, student, short, [problem for test in tests.values() for problem in test])
-    return World(short, len(problems) - len(short), tests, student, SymbolicTeacher(config.seed))
+    judge = Judge(problem for test in tests.values() for problem in test)
+    return World(short, len(problems) - len(short), tests, student, SymbolicTeacher(config.seed), judge)
 
 
 def _sampler(config: Config, chat: Chat, process: Process) -> Sampler:
@@ -98,8 +108,9 @@ def training_problems(config: Config) -> list[Problem]:
         return word_problems.generate("train", config.data.limit or OFFLINE_PROBLEMS, WORLD_SEED)
     if not config.data.train:
         raise ValueError("no training problems: give --data.train a JSONL file in GSM8K's format, or `offline`")
-    path = Path(config.data.train)
-    return read_gsm8k(path, path.stem, config.data.limit)
+    if config.data.train == DATA_SETS["gsm8k"].hub_id:
+        return read_problems("gsm8k", "", "train", config.data.limit)
+    return read_problems(Path(config.data.train).stem, config.data.train, "train", config.data.limit)
 
 
 def benchmarks(config: Config) -> dict[str, list[Problem]]:
@@ -111,12 +122,12 @@ def benchmarks(config: Config) -> dict[str, list[Problem]]:
             count = config.data.test_limit or OFFLINE_TEST_PROBLEMS
             splits = ("test", *word_problems.OUT_OF_DISTRIBUTION)
             found += [(split, word_problems.generate(split, count, WORLD_SEED)) for split in splits]
-        elif is_file and BENCHMARK_NAME.fullmatch(name) and name != "results":  # the name of a file in eval/
-            found.append((name, read_gsm8k(Path(path), name, config.data.test_limit)))
+        elif BENCHMARK_NAME.fullmatch(name) and name != "results" and (path or not is_file):  # a file in eval/
+            found.append((name, read_problems(name, path, "test", config.data.test_limit)))
         else:
             raise ValueError(
-                f"--data.tests takes NAME=PATH, with a NAME of letters, digits, `_` and `-` that is not `results`, "
-                f"or `offline`; got {entry!r}"
+                "--data.tests takes NAME=PATH or NAME, with a NAME of letters, digits, `_` and `-` that is not "
+                f"`results`, or `offline`; got {entry!r}"
             )
     names = [name for name, _ in found]
     if len(set(names)) < len(names):

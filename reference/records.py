@@ -28,9 +28,13 @@ for _kind in (str, int, float, bool):
 
 
 class AnswerKind(StrEnum):
-    """What a gold answer is, and so how a response is judged: a decimal number, a LaTeX expression, an option's letter."""
+    """What a gold answer is, and so how a response is judged (ambiguity A48).
+
+    An exact decimal; a decimal that was rounded or computed in floating point; a LaTeX expression; an option's letter.
+    """
 
     NUMBER = "number"
+    ROUNDED = "rounded"
     LATEX = "latex"
     LETTER = "letter"
 

@@ -24,6 +24,16 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="session")
+def data_dir():
+    """A folder with gsm8k, gsm8k_platinum, mawps, svamp, math500 and logiqa as JSONL; it is not part of the repository."""
+    if "DATA_DIR" not in os.environ:
+        pytest.skip(
+            "no real data: set DATA_DIR to a folder with gsm8k/, gsm8k_platinum/, mawps/, svamp/, math500/, logiqa/"
+        )
+    return Path(os.environ["DATA_DIR"]).resolve()
+
+
+@pytest.fixture(scope="session")
 def gsm8k():
     """The folder of the real GSM8K, `train.jsonl` and `test.jsonl`; it is not part of the repository."""
     if "GSM8K_DIR" not in os.environ:

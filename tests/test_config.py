@@ -7,10 +7,21 @@ from pathlib import Path
 import pytest
 
 from reference import config as config_module
-from reference.config import PRESETS, Config, flatten
-from reference.paper.reported import TABLE_5, TABLE_6
+from reference.config import FREE, PRESETS, Config, flatten
+from reference.engines.benchmarks import DATA_SETS
+from reference.paper.reported import (
+    BENCHMARKS,
+    LLAMA,
+    QWEN,
+    TABLE_5,
+    TABLE_6,
+    TABLE_8,
+    TABLE_9_STEPS,
+    TABLE_9_TOKENS,
+)
 from reference.stages.plan import stage_names
 
+PAPERS = [name for name in PRESETS if name != "tiny"]
 TABLE_5_FIELDS = {
     "Training epochs": ["sft.epochs"],
     "Train batch size": ["sft.batch_size"],
@@ -26,15 +37,15 @@ TABLE_5_FIELDS = {
 }
 TABLE_5_OTHERWISE = {
     "Framework": "this project is the framework",
-    "Training engine": "one process",
-    "Number of GPUs": "a matter of the launch, not of the method",
+    "Training engine": "FSDP2 wherever there are several processes: engines.distributed.Process.shard",
+    "Number of GPUs": "a matter of the launch, not of the method; `processes` holds a launch to it",
     "Micro batch size per GPU": "the dynamic batch size takes its place",
     "Dynamic batch size": "always: engines.batches.token_batches",
     "Padding mode": "padding is never looked at: engines.policy",
     "Truncation strategy": "the only one there is: stages.train_sft.tokenize",
     "Messages field": "records.SFTExample.messages",
     "LR scheduler": "the only one there is: paper.sft.cosine_schedule",
-    "Remove padding": "the head runs on supervised positions only",
+    "Remove padding": "model.packing in the paper's presets; otherwise sequences of similar length share a forward",
     "Torch compile": "never",
     "Evaluation frequency": "after every stage",
     "Resume mode": "a run always goes on from where it was; the result is the same",
@@ -51,21 +62,21 @@ TABLE_6_FIELDS = {
     "Rollout samples per prompt": ["grpo.num_rollouts"],
     "Sampling temperature": ["grpo.temperature", "difficulty.temperature", "evaluation.temperature"],
     "Top-p": ["grpo.top_p", "difficulty.top_p", "evaluation.top_p"],
+    "GPU memory utilization": ["vllm.gpu_memory_utilization"],
+    "Prefix caching": ["vllm.prefix_caching"],
+    "Eager execution": ["vllm.enforce_eager"],
 }
 TABLE_6_OTHERWISE = {
     "Framework": "this project is the framework",
     "RL algorithm": "the only one there is",
     "Number of GPUs": "a matter of the launch, not of the method",
-    "Actor strategy": "one process",
+    "Actor strategy": "FSDP2 wherever there are several processes",
     "PPO micro-batch size per GPU": "grpo.max_tokens_per_batch; the loss is the same whatever the split",
     "KL loss": "always; grpo.kl_coef 0 switches it off",
     "KL loss type": "the only one there is: paper.grpo.low_variance_kl",
-    "Rollout engine": "Hugging Face",
-    "Rollout dtype": "bfloat16 on a GPU: model.activation_dtype",
-    "Tensor model parallel size": "one process",
-    "GPU memory utilization": "vLLM's",
-    "Prefix caching": "vLLM's",
-    "Eager execution": "vLLM's",
+    "Rollout engine": "vLLM in the paper's presets (`sampler`); the one that runs everywhere otherwise",
+    "Rollout dtype": "bfloat16 on a GPU: engines.distributed.Process.rollout_dtype",
+    "Tensor model parallel size": "vllm.tensor_parallel is 1: 4 does not divide Qwen2.5-0.5B's 14 heads (A37)",
     "Log-prob micro batch per GPU": "grpo.max_tokens_per_batch",
     "Reward filtering": "always: stages.filter_rewards",
     "Filtering metric": "the only one there is: paper.recycling.split_by_reward",
@@ -90,6 +101,43 @@ def test_each_row_of_the_table_is_a_default_or_has_its_reason(table, as_fields, 
             assert defaults[name] == table[row], (
                 f"{row} is {table[row]} in the paper and {name} = {defaults[name]} here"
             )
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_papers_presets_are_tables_5_and_6_and_the_models_own_means(name):
+    """Beyond the model, its data and Tables 8 and 9 a preset changes nothing but the engine and the packing."""
+    preset, defaults = flatten(PRESETS[name]), flatten(Config())
+    for table, as_fields in ((TABLE_5, TABLE_5_FIELDS), (TABLE_6, TABLE_6_FIELDS)):
+        for row, names in as_fields.items():
+            assert all(preset[field] == table[row] for field in names), row
+    changed = {field for field, value in preset.items() if value != defaults[field]}
+    own = {"model.path", "data.train", "data.tests", "bridge.tau_difficulty", "recycling.tau_length"}
+    assert changed - {"model.path"} == own - {"model.path"} | {"recycling.tau_steps", "sampler", "model.packing"}
+    assert preset["bridge.tau_difficulty"] == TABLE_8[name].mean
+    assert preset["recycling.tau_length"] == TABLE_9_TOKENS[name].mean
+    assert preset["recycling.tau_steps"] == TABLE_9_STEPS[name].mean
+    assert (
+        preset["sampler"] == TABLE_6["Rollout engine"].lower() and preset["model.packing"] == TABLE_5["Remove padding"]
+    )
+
+
+def test_the_papers_presets_name_their_models_and_the_papers_benchmarks():
+    assert [PRESETS[name].model.path for name in PAPERS] == [
+        "Qwen/Qwen2.5-0.5B-Instruct",
+        "meta-llama/Llama-3.2-1B-Instruct",
+    ]
+    assert PAPERS == [QWEN, LLAMA]
+    for name in PAPERS:
+        assert PRESETS[name].data.train == DATA_SETS["gsm8k"].hub_id
+        assert [test.replace("_", "").upper() for test in PRESETS[name].data.tests] == [
+            benchmark.replace("-", "").upper() for benchmark in BENCHMARKS
+        ]
+
+
+def test_what_may_change_in_the_middle_of_a_run_changes_no_result():
+    assert set(FREE) <= flatten(Config()).keys()
+    assert not {name for name in FREE if name.startswith(("sft", "grpo", "bridge", "difficulty", "model", "data"))}
+    assert not {"teacher.model", "teacher.temperature", "teacher.attempts", "sampler", "seed"} & set(FREE)
 
 
 def test_the_numbers_that_the_text_gives_are_defaults_too():

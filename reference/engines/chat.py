@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jinja2 import TemplateError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from reference.records import Message
@@ -53,7 +54,12 @@ class Chat:
         end_ids = _end_ids(checkpoint) or [tokenizer.eos_token_id]
         if end_ids == [None]:
             raise ValueError(f"the tokenizer in {str(checkpoint)!r} names no end-of-sequence token")
-        return cls(tokenizer, end_ids)
+        chat = cls(tokenizer, end_ids)
+        try:
+            chat.example_ids((Message("user", PROBE), Message("assistant", PROBE)))
+        except (ValueError, TemplateError) as error:
+            raise ValueError(f"the chat template in {str(checkpoint)!r} cannot be trained with: {error}") from error
+        return chat
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The chat so far and the opening of the assistant's turn. The template alone adds special tokens."""

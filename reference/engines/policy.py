@@ -15,7 +15,7 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from reference.engines.artifacts import CHECKPOINT_FILES
 from reference.engines.distributed import whole
@@ -44,19 +44,26 @@ def load_causal_lm(checkpoint: Path | str, dtype: torch.dtype) -> PreTrainedMode
     """A model from a checkpoint directory or a hub name.
 
     Raises:
-        ValueError: there is no model in it, or weights are missing.
+        ValueError: there is no model in it, weights are missing, or it is built in a way that we do not know.
     """
     try:
+        if (Path(checkpoint) / "generation_config.json").exists():
+            GenerationConfig.from_pretrained(checkpoint)  # where it is damaged, the model would load without it
         model, loaded = AutoModelForCausalLM.from_pretrained(
             checkpoint, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, TypeError, AttributeError, SafetensorError) as error:
         raise ValueError(
             f"cannot load a model from {str(checkpoint)!r}: expected a folder with config.json and safetensors, "
             f"or the name of a model that can be downloaded ({error})"
         ) from error
     if loaded["missing_keys"]:
         raise ValueError(f"the weights in {str(checkpoint)!r} lack {sorted(loaded['missing_keys'])[:3]}; complete them")
+    if not hasattr(model, "model") or not hasattr(model.model, "layers"):
+        raise ValueError(
+            f"{str(checkpoint)!r} holds a {type(model).__name__}; expected decoder layers under `model.layers` and a "
+            "vocabulary head, as Qwen2 and Llama have them"
+        )
     return model
 
 

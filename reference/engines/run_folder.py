@@ -13,7 +13,15 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from reference.engines.artifacts import Record, RecordLog, StepLog, file_hash, read_json, to_lines, write_whole
+from reference.engines.artifacts import (
+    Record,
+    RecordLog,
+    StepLog,
+    file_hash,
+    read_json,
+    to_lines,
+    write_whole,
+)
 from reference.engines.distributed import Process
 from reference.interfaces import Share
 

@@ -37,7 +37,12 @@ from reference.offline.solution_program import (
     unprepared,
 )
 from reference.offline.symbolic_diagnosis import diagnose_response
-from reference.offline.symbolic_rewriting import CHECK_CUE, compress_step, expand_step, localize_step
+from reference.offline.symbolic_rewriting import (
+    CHECK_CUE,
+    compress_step,
+    expand_step,
+    localize_step,
+)
 from reference.paper.answers import is_answer_line
 from reference.records import Problem
 

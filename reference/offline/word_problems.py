@@ -13,7 +13,14 @@ import json
 from random import Random
 
 from reference.offline import story_templates
-from reference.offline.story_templates import EVERYDAY, MOSTLY_TIMES_AND_DIVIDE, Step, Story, draw, pick
+from reference.offline.story_templates import (
+    EVERYDAY,
+    MOSTLY_TIMES_AND_DIVIDE,
+    Step,
+    Story,
+    draw,
+    pick,
+)
 from reference.records import Problem
 
 OUT_OF_DISTRIBUTION = ("ood_templates", "ood_operations", "ood_style", "ood_logic")

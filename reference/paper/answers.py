@@ -5,6 +5,7 @@ here any way of writing the same decimal is the same answer (ambiguity A48).
 """
 
 import re
+from decimal import Decimal
 
 # What may stand between the mark and the number: spaces, bold, currency, LaTeX wrappers.
 # Possessive (*+), since a model in training writes thousands of spaces.
@@ -16,7 +17,13 @@ _ANSWER = re.compile(
     rf"{_WRAPPERS}(?P<sign>[+\-\u2212]?){_WRAPPERS}"
     rf"(?P<whole>[0-9]{{1,3}}(?:,[0-9]{{3}})+|[0-9]*)(?:\.(?P<part>[0-9]+))?{_END}"
 )
+# An option's letter and what may close it; text may only follow a closing sign.
+_LETTER = re.compile(
+    r"[ \t*_`$(\[{]*(?:\\(?:boxed|text|mathrm)\{)*[(\[]?([A-Da-d])(?:[ \t*_`$)\]}.,:;]*$|[ \t*_`$\]}]*[).:]+[ \t*]+\S)"
+)
 ANSWER_MARK = "####"
+ROUNDED_DECIMALS = 4
+FLOAT_DECIMALS = 10  # more of them are rounding
 
 
 def normalize_number(text: str) -> str | None:
@@ -39,6 +46,38 @@ def extract_answer(text: str) -> str | None:
     """
     before, mark, after = text.rpartition(ANSWER_MARK)
     return normalize_number(after.split("\n", 1)[0]) if mark else None
+
+
+def answer_text(text: str) -> str | None:
+    """What stands behind the last `####`, to the end of its line, without the marks around it; None if nothing does."""
+    _, mark, after = text.rpartition(ANSWER_MARK)
+    inner = after.split("\n", 1)[0].strip().strip("*").strip()
+    for opening, closing in (("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("\\boxed{", "}")):
+        if inner.startswith(opening) and inner.endswith(closing) and len(inner) >= len(opening) + len(closing):
+            inner = inner[len(opening) : len(inner) - len(closing)].strip()
+    return inner or None if mark else None
+
+
+def extract_letter(text: str) -> str | None:
+    """The option A to D that follows the last `####` on its line: `B`, `(b)`, `B.`, `**B**`, `B. the option's text`.
+
+    A letter that begins a word or a sentence is none.
+    """
+    _, mark, after = text.rpartition(ANSWER_MARK)
+    match = _LETTER.match(after.split("\n", 1)[0]) if mark else None
+    return match[1].upper() if match else None
+
+
+def is_rounded(answer: str, gold: str) -> bool:
+    """Whether two plain decimals are equal as far as both are given, to at least two decimals: 1.83 for 1.8333333.
+
+    For golds that were computed in floating point or rounded themselves, of ROUNDED_DECIMALS decimals or more.
+    """
+    places = min(FLOAT_DECIMALS, *(len(number.partition(".")[2]) for number in (answer, gold)))
+    if places < 2:
+        return Decimal(answer) == Decimal(gold)
+    step = Decimal(1).scaleb(-places)
+    return abs(Decimal(answer) - Decimal(gold)) <= step / 2
 
 
 def gold_number(gold: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 
-from reference.records import Message, Problem
+from reference.records import AnswerKind, Message, Problem
 
 # Appendix D.1.1, system prompt: the judge of I_i (Eq. 5)
 IMPORTANCE_SYSTEM = """\
@@ -186,6 +186,15 @@ STUDENT = """\
 {question}
 Think step by step. End with #### <number>"""
 
+# What the student reads where the answer is an option or an expression: LogiQA and MATH500 (ambiguity A49)
+STUDENT_LETTER = """\
+{question}
+Think step by step. End with #### <letter>"""
+
+STUDENT_LATEX = """\
+{question}
+Think step by step. End with #### <answer>, the answer in LaTeX"""
+
 # Figure 12, the input of a local sample (ambiguity A23). The reasoning so far is empty before the first step.
 NEXT_STEP = """\
 {question}
@@ -228,6 +237,8 @@ class Prompts:
     compress: str = COMPRESS
     localize: str = LOCALIZE
     student: str = STUDENT
+    student_letter: str = STUDENT_LETTER
+    student_latex: str = STUDENT_LATEX
     next_step: str = NEXT_STEP
     diagnose_student: str = DIAGNOSE_STUDENT
     repair: str = REPAIR
@@ -327,8 +338,9 @@ def localize_messages(prompts: Prompts, problem: Problem, context: str, step: st
 
 
 def student_messages(prompts: Prompts, problem: Problem) -> tuple[Message, ...]:
-    """q as the student reads it: in Eqs. 1, 11, 18 (new) and 22, and at evaluation."""
-    return _ask(prompts.student, {"question": problem.question})
+    """q as the student reads it: in Eqs. 1, 11, 18 (new) and 22, and at evaluation, where other answers occur too."""
+    templates = {AnswerKind.LETTER: prompts.student_letter, AnswerKind.LATEX: prompts.student_latex}
+    return _ask(templates.get(problem.kind, prompts.student), {"question": problem.question})
 
 
 def next_step_messages(prompts: Prompts, problem: Problem, context: str) -> tuple[Message, ...]:

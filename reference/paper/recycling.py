@@ -7,8 +7,21 @@ from dataclasses import fields
 from reference.interfaces import Teacher, UnusableAnswer
 from reference.paper.answers import extract_answer, gold_number
 from reference.paper.bridge import split_steps
-from reference.paper.prompts import Prompts, diagnose_student_messages, repair_messages, student_messages
-from reference.records import Completion, Diagnosis, ExampleKind, Message, Problem, RolloutGroup, SFTExample
+from reference.paper.prompts import (
+    Prompts,
+    diagnose_student_messages,
+    repair_messages,
+    student_messages,
+)
+from reference.records import (
+    Completion,
+    Diagnosis,
+    ExampleKind,
+    Message,
+    Problem,
+    RolloutGroup,
+    SFTExample,
+)
 
 MAX_EXCERPT = 120  # characters, Appendix D.2
 DIAGNOSIS_KEYS = tuple(field.name for field in fields(Diagnosis))

@@ -23,7 +23,7 @@ def ask_teacher(
     teacher: Teacher,
     max_rejected: float,
 ) -> tuple[list[Record], list[Rejected]]:
-    """`answer(item)` for each problem id's item: the records, and what was rejected since the teacher's answer is unusable.
+    """`answer(item)` for each problem id's item: the records, and the rejections where the answer was unusable.
 
     Raises:
         ValueError: more than `max_rejected` of the items were rejected.

@@ -16,7 +16,15 @@ from reference.engines.student import PolicyStepScorer, Student
 from reference.interfaces import Teacher
 from reference.paper.bridge import bridge_trace
 from reference.paper.prompts import student_messages
-from reference.records import Action, BridgedTrace, DifficultyGroup, Graded, Problem, Thresholds, Trace
+from reference.records import (
+    Action,
+    BridgedTrace,
+    DifficultyGroup,
+    Graded,
+    Problem,
+    Thresholds,
+    Trace,
+)
 from reference.stages.ask_teacher import ask_teacher
 
 STAGE = "3_bridge"

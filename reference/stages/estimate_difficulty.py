@@ -11,7 +11,11 @@ from reference.engines.run_folder import RunFolder
 from reference.engines.student import Student
 from reference.interfaces import Sampling
 from reference.paper.answers import reward
-from reference.paper.difficulty import correctness_rate, difficulty_group, sample_responses
+from reference.paper.difficulty import (
+    correctness_rate,
+    difficulty_group,
+    sample_responses,
+)
 from reference.records import Completion, DifficultyGroup, Graded, Problem
 from reference.seeds import seed_of
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from reference.config import Config
 from reference.engines.artifacts import read_records, to_lines, write_records
 from reference.engines.batches import in_batches
+from reference.engines.judge import Judge
 from reference.engines.progress import with_progress
 from reference.engines.run_folder import RunFolder, StageFolder
 from reference.engines.student import Student
 from reference.interfaces import Sampling
-from reference.paper.answers import extract_answer, is_correct
 from reference.paper.pass_at_k import pass_at_k
 from reference.records import Evaluated, Evaluation, Problem, Sampled
 from reference.seeds import seed_of
@@ -25,6 +25,7 @@ def evaluate(
     checkpoint: Path,
     benchmarks: Mapping[str, Sequence[Problem]],
     student: Student,
+    judge: Judge,
 ) -> None:
     """Evaluate a checkpoint under the name of the stage that made it; adds its lines to eval/results.jsonl.
 
@@ -41,18 +42,20 @@ def evaluate(
         _collect(run)
         return
     student.sampler.load(checkpoint)
-    results = []
+    results, timeouts = [], judge.num_timeouts
     for at, (benchmark, problems) in enumerate(benchmarks.items()):
-        answers = _answer(stage, config, benchmark, problems, student)
-        counts = _sample(stage, config, benchmark, problems, student) if at == 0 else []
+        answers = _answer(stage, config, benchmark, problems, student, judge)
+        counts = _sample(stage, config, benchmark, problems, student, judge) if at == 0 else []
         results.append(_summary(name, benchmark, answers, counts))
     stage.write("results.jsonl", to_lines(results))
-    stage.finish({f"% {result.benchmark}": f"{100 * result.accuracy:.1f}" for result in results})
+    late = run.process.total({"answers": judge.num_timeouts - timeouts})["answers"]
+    note = f"{late} answers were not compared in time and count as wrong" if late else ""
+    stage.finish({f"% {result.benchmark}": f"{100 * result.accuracy:.1f}" for result in results}, note)
     _collect(run)
 
 
 def _answer(
-    stage: StageFolder, config: Config, benchmark: str, problems: Sequence[Problem], student: Student
+    stage: StageFolder, config: Config, benchmark: str, problems: Sequence[Problem], student: Student, judge: Judge
 ) -> list[Evaluated]:
     """One greedy response to each problem."""
     greedy = Sampling(0.0, 1.0, config.evaluation.max_new_tokens)
@@ -65,17 +68,17 @@ def _answer(
         short = _short_enough(batch, config, student)
         responses = student.sampler.sample([student.prompt_ids(p) for p in short], [[0]] * len(short), greedy)
         texts = {problem.id: group[0].text for problem, group in zip(short, responses, strict=True)}
-        log.add(_evaluated(problem, texts.get(problem.id, "")) for problem in batch)
+        log.add(_evaluated(problem, texts.get(problem.id, ""), judge) for problem in batch)
     return log.finish()
 
 
-def _evaluated(problem: Problem, response: str) -> Evaluated:
-    has_answer = extract_answer(response) is not None
-    return Evaluated(problem.id, response, is_correct(response, problem.gold), has_answer)
+def _evaluated(problem: Problem, response: str, judge: Judge) -> Evaluated:
+    judged = judge.judge(problem, response)
+    return Evaluated(problem.id, response, judged.correct, judged.has_answer)
 
 
 def _sample(
-    stage: StageFolder, config: Config, benchmark: str, problems: Sequence[Problem], student: Student
+    stage: StageFolder, config: Config, benchmark: str, problems: Sequence[Problem], student: Student, judge: Judge
 ) -> list[Sampled]:
     """How many of each problem's samples are right; nothing where pass@8 is not asked for."""
     settings, n = config.evaluation, config.evaluation.pass_samples
@@ -91,7 +94,9 @@ def _sample(
         short = _short_enough(batch, config, student)
         seeds = [[seed_of(config.seed, stage.name, problem.id, i) for i in range(n)] for problem in short]
         groups = student.sampler.sample([student.prompt_ids(problem) for problem in short], seeds, sampling)
-        right = {p.id: sum(is_correct(o.text, p.gold) for o in group) for p, group in zip(short, groups, strict=True)}
+        right = {
+            p.id: sum(judge.judge(p, o.text).correct for o in group) for p, group in zip(short, groups, strict=True)
+        }
         log.add(Sampled(problem.id, n, right.get(problem.id, 0)) for problem in batch)
     return log.finish()
 

@@ -7,7 +7,12 @@ from reference.engines.artifacts import read_records
 from reference.engines.run_folder import RunFolder
 from reference.engines.student import Student
 from reference.interfaces import Teacher, UnusableAnswer
-from reference.paper.recycling import diagnose, incorrect_responses, recycled_set, select_near_miss
+from reference.paper.recycling import (
+    diagnose,
+    incorrect_responses,
+    recycled_set,
+    select_near_miss,
+)
 from reference.records import Diagnosed, Problem, RolloutGroup, SFTExample
 from reference.stages.ask_teacher import ask_teacher
 from reference.stages.build_bridge import Calibration

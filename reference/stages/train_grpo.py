@@ -15,13 +15,18 @@ from reference.engines.policy import Policy
 from reference.engines.progress import with_progress
 from reference.engines.run_folder import RunFolder, StageFolder
 from reference.engines.student import Student
-from reference.paper.grpo import group_advantages, grpo_loss, is_clipped, low_variance_kl, policy_ratio
+from reference.paper.grpo import (
+    group_advantages,
+    grpo_loss,
+    is_clipped,
+    low_variance_kl,
+    policy_ratio,
+)
 from reference.paper.tokens import mean_over_tokens
 from reference.records import Problem, RolloutGroup
 from reference.seeds import seed_of
 from reference.stages.filter_rewards import rollout_groups
 from reference.stages.train_sft import learner_of
-
 
 # Where the sampler's own log-probabilities are further from the trainer's, it does not sample from this policy.
 LARGE_GAP = 0.05  # nats

@@ -5,7 +5,15 @@ import random
 import pytest
 import torch
 
-from reference.engines.batches import MAX_PADDING, Turn, in_batches, pad_right, response_mask, token_batches, turns_of
+from reference.engines.batches import (
+    MAX_PADDING,
+    Turn,
+    in_batches,
+    pad_right,
+    response_mask,
+    token_batches,
+    turns_of,
+)
 from reference.interfaces import Share
 
 CPU = torch.device("cpu")

@@ -3,7 +3,15 @@
 from datetime import date
 
 import pytest
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from reference.engines.chat import Chat
@@ -201,7 +209,7 @@ def saved(tokenizer, folder, **generation):
     return folder
 
 
-@pytest.mark.parametrize(("listed", "expected"), [([3, 4], (3, 4)), (4, (4,))])
+@pytest.mark.parametrize(("listed", "expected"), [([3, 4], (3, 4)), (3, (3,))])
 def test_all_end_ids_of_the_generation_config_are_taken(llama, tmp_path, listed, expected):
     assert Chat.from_checkpoint(saved(llama.tokenizer, tmp_path, eos_token_id=listed)).end_ids == expected
 
@@ -226,3 +234,43 @@ def test_a_checkpoint_that_cannot_chat_is_refused(tmp_path):
     without_end.chat_template = CHAT_TEMPLATE
     with pytest.raises(ValueError, match="end-of-sequence"):
         Chat.from_checkpoint(saved(without_end, tmp_path / "b"))
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        (CHAT_TEMPLATE.replace("<|im_end|>", ""), "no end-of-turn token"),
+        ("{% for message in messages %}{{ message.content }}", "cannot be trained with"),
+        ("{{ messages | length }}" + CHAT_TEMPLATE, "does not begin with the tokens"),
+        ("{{ raise_exception('only users') }}", "only users"),
+    ],
+)
+def test_a_template_that_cannot_be_trained_with_is_refused_at_the_start(tmp_path, template, says):
+    tokenizer = byte_tokenizer(QWEN_SPECIALS, eos_token="<|im_end|>")
+    tokenizer.chat_template = template
+    with pytest.raises(ValueError, match=says):
+        Chat.from_checkpoint(saved(tokenizer, tmp_path))
+
+
+def test_a_tokenizer_that_cannot_write_numbers_is_refused(tmp_path):
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), eos_token="<|im_end|>")
+    tokenizer.chat_template = CHAT_TEMPLATE
+    with pytest.raises(ValueError, match="cannot write '2 \\+ 3 = 5"):
+        Chat.from_checkpoint(saved(tokenizer, tmp_path))
+
+
+# As in Qwen2.5: a system turn of its own where the chat has none.
+QWEN_TEMPLATE = (
+    "{% if messages[0].role != 'system' %}<|im_start|>system\nYou help.<|im_end|>\n{% endif %}" + CHAT_TEMPLATE
+)
+
+
+def test_a_default_system_turn_is_prompt_and_is_there_once(tmp_path):
+    tokenizer = byte_tokenizer(QWEN_SPECIALS, eos_token="<|im_end|>")
+    tokenizer.chat_template = QWEN_TEMPLATE
+    chat = Chat.from_checkpoint(saved(tokenizer, tmp_path))
+    example = chat.example_ids([QUESTION, ANSWER])
+    prompt = chat.tokenizer.decode(example.token_ids[: example.prompt_length])
+    assert prompt.count("You help.") == 1 and prompt.endswith("<|im_start|>assistant\n")
+    assert chat.tokenizer.decode(supervised(chat, example)) == ANSWER.content + "<|im_end|>"
+    assert "You help." not in chat.tokenizer.decode(chat.prompt_ids([Message("system", "Be short."), QUESTION]))

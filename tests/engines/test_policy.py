@@ -1,7 +1,11 @@
 """The policy's log-probabilities, against the model on one sequence at a time."""
 
+import shutil
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from reference.engines.batches import pad_right, response_mask
 from reference.engines.policy import Policy, copy_weights, load_causal_lm
@@ -136,4 +140,38 @@ def test_weights_that_are_missing_or_unknown_are_noticed(random_checkpoint):
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(ValueError, match="cannot load a model"):
+        load_causal_lm(tmp_path, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("config.json", "[]", "cannot load a model"),
+        ("config.json", "{", "cannot load a model"),
+        ("config.json", '{"model_type": "no_such_model"}', "cannot load a model"),
+        ("model.safetensors", "no weights", "cannot load a model"),
+        ("generation_config.json", "{", "generation_config.json"),
+    ],
+)
+def test_a_damaged_model_folder_is_refused(random_checkpoint, tmp_path, file, content, says):
+    folder = shutil.copytree(random_checkpoint(), tmp_path / "model")
+    (folder / file).write_text(content)
+    with pytest.raises(ValueError, match=says):
+        load_causal_lm(folder, torch.float32)
+
+
+def test_missing_weights_are_named(random_checkpoint, tmp_path):
+    """transformers would start them at random and go on."""
+    folder = shutil.copytree(random_checkpoint(), tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="lack .*model.norm.weight"):
+        load_causal_lm(folder, torch.float32)
+
+
+def test_another_architecture_is_refused_at_the_start(tmp_path):
+    config = GPT2Config(vocab_size=32, n_embd=16, n_layer=1, n_head=2, n_positions=16)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="GPT2LMHeadModel.*decoder layers"):
         load_causal_lm(tmp_path, torch.float32)

@@ -11,7 +11,13 @@ from random import Random
 import pytest
 
 from reference.interfaces import UnusableAnswer
-from reference.offline.arithmetic import equation_text, find_equations, format_number, holds, written_numbers
+from reference.offline.arithmetic import (
+    equation_text,
+    find_equations,
+    format_number,
+    holds,
+    written_numbers,
+)
 from reference.offline.solution_program import Source, read_program, results
 from reference.offline.symbolic_teacher import SymbolicTeacher
 from reference.offline.word_problems import generate
@@ -24,7 +30,12 @@ from reference.paper.bridge import (
     processed_trace,
     split_steps,
 )
-from reference.paper.recycling import DIAGNOSIS_KEYS, MAX_EXCERPT, correct_prefix, parse_diagnosis
+from reference.paper.recycling import (
+    DIAGNOSIS_KEYS,
+    MAX_EXCERPT,
+    correct_prefix,
+    parse_diagnosis,
+)
 from reference.records import Action, Problem, StepScores, Thresholds
 
 NUM_SAMPLED = 120

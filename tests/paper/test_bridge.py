@@ -26,7 +26,16 @@ from reference.paper.bridge import (
 )
 from reference.paper.prompts import Prompts, next_step_messages, student_messages
 from reference.paper.reported import CARLA, CARLA_COMPRESSED, CARLA_THRESHOLDS, TABLE_12
-from reference.records import Action, ExampleKind, Message, Problem, SFTExample, StepScores, Thresholds, Trace
+from reference.records import (
+    Action,
+    ExampleKind,
+    Message,
+    Problem,
+    SFTExample,
+    StepScores,
+    Thresholds,
+    Trace,
+)
 
 PROMPTS = Prompts()
 PROBLEM = Problem("p", "How many?", "7")

@@ -5,7 +5,11 @@ import random
 import pytest
 
 from reference.interfaces import Sampling
-from reference.paper.difficulty import correctness_rate, difficulty_group, sample_responses
+from reference.paper.difficulty import (
+    correctness_rate,
+    difficulty_group,
+    sample_responses,
+)
 from reference.records import Completion, DifficultyGroup
 
 

@@ -21,7 +21,7 @@ from reference.paper.prompts import (
     solve_messages,
     student_messages,
 )
-from reference.records import Diagnosis, Message, Problem
+from reference.records import AnswerKind, Diagnosis, Message, Problem
 
 PROMPTS = Prompts()
 PROBLEM = Problem(id="1", question="How many?", gold="15")
@@ -39,6 +39,8 @@ PLACEHOLDERS = {
     "compress": "curr_step",
     "localize": "question prev_context curr_step",
     "student": "question",
+    "student_letter": "question",
+    "student_latex": "question",
     "next_step": "question prev_context",
     "diagnose_student": "question student_response",
     "repair": "question prefix first_error minimal_fix",
@@ -221,3 +223,17 @@ def test_the_student_prompt_is_the_question_and_a_short_instruction():
     assert student_messages(PROMPTS, PROBLEM) == (
         Message("user", "How many?\nThink step by step. End with #### <number>"),
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "ends"),
+    [
+        (AnswerKind.NUMBER, "#### <number>"),
+        (AnswerKind.ROUNDED, "#### <number>"),
+        (AnswerKind.LETTER, "#### <letter>"),
+        (AnswerKind.LATEX, "#### <answer>, the answer in LaTeX"),
+    ],
+)
+def test_the_student_is_asked_for_the_kind_of_answer_that_is_judged(kind, ends):
+    (message,) = student_messages(PROMPTS, Problem("p", "Which?", "B", kind=kind))
+    assert message.content.startswith("Which?\n") and message.content.endswith(ends)

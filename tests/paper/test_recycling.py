@@ -7,7 +7,12 @@ from dataclasses import asdict
 import pytest
 
 from reference.interfaces import UnusableAnswer
-from reference.paper.prompts import Prompts, diagnose_student_messages, repair_messages, student_messages
+from reference.paper.prompts import (
+    Prompts,
+    diagnose_student_messages,
+    repair_messages,
+    student_messages,
+)
 from reference.paper.recycling import (
     correct_prefix,
     diagnose,
@@ -27,7 +32,15 @@ from reference.paper.recycling import (
     validate_diagnosis,
 )
 from reference.paper.reported import LLAMA, QWEN, TABLE_9_STEPS, TABLE_9_TOKENS
-from reference.records import Completion, Diagnosis, ExampleKind, Message, Problem, RolloutGroup, SFTExample
+from reference.records import (
+    Completion,
+    Diagnosis,
+    ExampleKind,
+    Message,
+    Problem,
+    RolloutGroup,
+    SFTExample,
+)
 
 PROMPTS = Prompts()
 QWEN_TAUS = {"tau_length": TABLE_9_TOKENS[QWEN].mean, "tau_steps": TABLE_9_STEPS[QWEN].mean}

@@ -7,6 +7,7 @@ import pytest
 
 from reference.config import Config, DataConfig, EvaluationConfig
 from reference.engines.artifacts import read_records
+from reference.engines.judge import Judge
 from reference.engines.run_folder import RunFolder
 from reference.interfaces import Sampling, Share
 from reference.paper.pass_at_k import pass_at_k
@@ -69,7 +70,8 @@ def evaluated(path, student, config=CONFIG, name="base", benchmarks=BENCHMARKS):
     run = RunFolder(path, {"seed": 1111, "evaluation.pass_samples": 8}, PLAN, say=lambda line: None)
     problems = [problem for group in benchmarks.values() for problem in group]
     run.take_up([], problems, student.prompts)
-    evaluate(run, config, name, student.base, benchmarks, student)
+    judge = Judge(problem for problems in benchmarks.values() for problem in problems)
+    evaluate(run, config, name, student.base, benchmarks, student, judge)
     return path / "eval" / "results.jsonl"
 
 

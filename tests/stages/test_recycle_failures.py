@@ -8,7 +8,14 @@ from reference.config import Config, RecyclingConfig, TeacherConfig
 from reference.engines.artifacts import read_records, write_records, write_whole
 from reference.engines.run_folder import RunFolder
 from reference.interfaces import UnusableAnswer
-from reference.records import Completion, Diagnosed, ExampleKind, Problem, Rejected, RolloutGroup
+from reference.records import (
+    Completion,
+    Diagnosed,
+    ExampleKind,
+    Problem,
+    Rejected,
+    RolloutGroup,
+)
 from reference.stages.build_bridge import Calibration
 from reference.stages.recycle_failures import recycle_failures
 

@@ -9,7 +9,13 @@ from reference.engines.artifacts import write_records
 from reference.paper.reported import LLAMA, QWEN, TABLE_10
 from reference.records import Evaluation
 from reference.stages.plan import stage_names
-from reference.stages.report import PAPER_ROW, final_table, main, seeds_table, wilson_interval
+from reference.stages.report import (
+    PAPER_ROW,
+    final_table,
+    main,
+    seeds_table,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
