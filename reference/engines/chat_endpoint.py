@@ -28,6 +28,9 @@ except ImportError as error:
     raise ValueError(f"the chat teacher needs the package openai ({error}); pip install '.[teacher]'") from error
 
 KEY_VARIABLE = "OPENAI_API_KEY"
+# Seconds between the starts of two calls. Calls that start as one also end as one, and then wait for each other's
+# handling here (1.4 ms): 32 calls of 100 ms at a time kept the endpoint 0.89 busy without a gap, 0.94 with one.
+START_GAP = 0.002
 SENT_AGAIN = (408, 409, 425, 429)  # and every status from 500 on
 
 
@@ -51,6 +54,7 @@ class ChatEndpoint:
             )
         self.base_url = base_url
         self.resent = 0
+        self._next_start = 0.0
         self._key = _key_from_environment()
         self._timeout = timeout
         self._retries = retries
@@ -83,6 +87,7 @@ class ChatEndpoint:
 
     async def _sent(self, body: Mapping[str, object]) -> Answer:
         """Send a call once. Raises FailedCall where it may be sent again, and otherwise as `answer`."""
+        await self._turn()
         try:
             async with asyncio.timeout(self._timeout):  # the client's own is for each read
                 text = await self._client.post("/chat/completions", body=dict(body), cast_to=str)
@@ -94,6 +99,13 @@ class ChatEndpoint:
             return self._answer_of_error(error)
         answer = read_answer(without_key(text, self._key))
         return replace(answer, content=without_key(answer.content, self._key))  # it may have been escaped in the text
+
+    async def _turn(self) -> None:
+        now = asyncio.get_running_loop().time()
+        start = max(now, self._next_start)
+        self._next_start = start + START_GAP
+        if start > now:
+            await asyncio.sleep(start - now)
 
     def _answer_of_error(self, error: openai.APIStatusError) -> Answer:
         """An empty answer where the endpoint refuses to speak of this item; raises whatever the status means else."""

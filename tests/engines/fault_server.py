@@ -32,13 +32,17 @@ Chooser = Callable[[bytes, int], str]  # the body of a request, and how often it
 
 @dataclass(frozen=True)
 class Reply:
-    """What goes back. `cut`: only so many bytes of the body, then the connection ends; `seconds`: not before that."""
+    """What goes back. `cut`: only so many bytes of the body, then the connection ends; `seconds`: not before that.
+
+    In `pieces`, each with its part of these seconds before it, a reply is late although it never stands still.
+    """
 
     body: str
     status: int = 200
     headers: tuple[tuple[str, str], ...] = (("Content-Type", "application/json"),)
     cut: int | None = None
     seconds: float = 0.0
+    pieces: int = 1
 
 
 @dataclass(frozen=True)
@@ -79,12 +83,14 @@ def faulty(fault: str, right: Reply, request: Request) -> Reply:
     """The reply to a request that is to get this fault in place of the right reply."""
     half = right.body[: len(right.body) // 2]
     name, _, detail = fault.partition(":")
+    late = float(detail or 30) if name in ("hang", "drip") else 0.0
     echoed = f"who is {request.headers.get('authorization')}? {'x' * 30}"
     replies = {
         "429": error(429, "slow down", retry_after=detail) if detail else error(429, "slow down"),
         "500": error(500, f"out of order {echoed}"),
         "503": Reply("<h1>Bad gateway</h1>", 503, (("Content-Type", "text/html"),)),
-        "hang": replace(right, seconds=float(detail or 30)),
+        "hang": replace(right, seconds=late),
+        "drip": replace(right, seconds=late, pieces=10),
         "close": replace(right, cut=0),
         "cut": replace(right, cut=len(right.body) // 2),
         "half": replace(right, body=half),
@@ -151,14 +157,17 @@ class FaultServer:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        tasks = asyncio.all_tasks(self._loop)
-        for task in tasks:
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        self._server.close()
         self._loop.close()
+
+    async def _end(self) -> None:
+        self._server.close()
+        connections = asyncio.all_tasks() - {asyncio.current_task()}
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
 
     async def start(self) -> None:
         """Listen, on a free port if none is given."""
@@ -184,17 +193,18 @@ class FaultServer:
         self.most_in_flight = max(self.in_flight, self.most_in_flight)
         try:
             reply = self._reply(first, headers, body)
-            if reply.seconds:
-                await asyncio.sleep(reply.seconds)
+            content = reply.body.encode()[: reply.cut]
+            head = [f"HTTP/1.1 {reply.status} -", *(f"{name}: {value}" for name, value in reply.headers)]
+            head = "\r\n".join([*head, f"Content-Length: {len(reply.body.encode())}", "", ""]).encode()
+            whole = content if reply.cut == 0 else head + content
+            size = -(-len(whole) // reply.pieces) or 1
+            for start in range(0, len(whole), size):
+                if reply.seconds:
+                    await asyncio.sleep(reply.seconds / reply.pieces)
+                writer.write(whole[start : start + size])
+                await writer.drain()
         finally:
             self.in_flight -= 1
-        content = reply.body.encode()
-        head = [f"HTTP/1.1 {reply.status} -", *(f"{name}: {value}" for name, value in reply.headers)]
-        writer.write(
-            "\r\n".join([*head, f"Content-Length: {len(content)}", "", ""]).encode() if reply.cut != 0 else b""
-        )
-        writer.write(content[: reply.cut])
-        await writer.drain()
         return reply.cut is None
 
     def _reply(self, first: str, headers: Mapping[str, str], body: bytes) -> Reply:
