@@ -69,21 +69,23 @@ class ChatEndpoint:
             ValueError: it cannot be asked at all, with what to change.
             ConnectionError: the call failed each time.
         """
-        for resends in range(self._retries + 1):
+        resends = 0
+        while True:
             try:
                 return await self._sent(body)
             except FailedCall as failure:
-                reason = without_key(str(failure), self._key)
+                reason = without_key(str(failure), self._key)[:200]
                 wait = seconds_to_wait(failure.retry_after, resends, self._jitter.random(), datetime.now(UTC))
+            if wait > MOST_PATIENCE:
+                reason += f", and it asks to be left alone for {wait:.0f} seconds"
             if resends == self._retries or wait > MOST_PATIENCE:
-                break
+                raise ConnectionError(
+                    f"the teacher at {self.base_url} gave no answer to a call that was sent {resends + 1} times; "
+                    f"the last time: {reason}"
+                )
+            resends += 1
             self.resent += 1
             await asyncio.sleep(wait)
-        patience = f", and it asks to be left alone for {wait:.0f} seconds" if wait > MOST_PATIENCE else ""
-        raise ConnectionError(
-            f"the teacher at {self.base_url} gave no answer to a call that was sent {resends + 1} times; "
-            f"the last time: {reason[:200]}{patience}"
-        )
 
     async def _sent(self, body: Mapping[str, object]) -> Answer:
         """Send a call once. Raises FailedCall where it may be sent again, and otherwise as `answer`."""

@@ -84,7 +84,8 @@ def faulty(fault: str, right: Reply, request: Request) -> Reply:
     half = right.body[: len(right.body) // 2]
     name, _, detail = fault.partition(":")
     late = float(detail or 30) if name in ("hang", "drip") else 0.0
-    echoed = f"who is {request.headers.get('authorization')}? {'x' * 30}"
+    authorization = request.headers.get("authorization", "")
+    echoed = f"who is {authorization}? {'x' * 30}"
     replies = {
         "429": error(429, "slow down", retry_after=detail) if detail else error(429, "slow down"),
         "500": error(500, f"out of order {echoed}"),
@@ -104,8 +105,10 @@ def faulty(fault: str, right: Reply, request: Request) -> Reply:
         "filter": replace(right, body=json.dumps(completion("", "content_filter"))),
         "inspection": error(400, "inappropriate content", "data_inspection_failed"),
         "echo": replace(right, body=json.dumps(completion(f"0.5 {echoed}"))),
+        "escaped": replace(right, body=json.dumps(completion(echoed)).replace("-", "\\u002d")),
         "400": error(400, f"cannot read that {echoed}"),
-        "401": error(401, echoed * 10, "invalid_api_key"),
+        "401": error(401, f"{echoed} {authorization[7:] * 20}", "invalid_api_key"),
+        "page": Reply(f"<html>{authorization[7:] * 20}</html>"),
         "404": error(404, "no such model"),
     }
     return replies[name]

@@ -239,9 +239,13 @@ def test_a_diagnosis_is_asked_for_in_the_strictest_form_that_the_endpoint_knows(
         schema = json.loads(server.requests[0].body)["response_format"]["json_schema"]
         assert schema["strict"] and sorted(schema["schema"]["required"]) == sorted(DIAGNOSIS)
         assert teacher.usage() == Usage(2, 0, 20, teacher.usage().tokens_written, 0)
-    with serving("", formats=formats) as server, teacher_of(server, tmp_path) as teacher:
+    with serving(json.dumps(DIAGNOSIS), formats=()) as server, teacher_of(server, tmp_path) as teacher:
         ASKED["diagnose"](teacher)
         assert server.requests == []  # whatever form it was answered in
+        teacher.diagnose(PROBLEM, "Oh, 3 + 4 = 8\n#### 8")
+        assert forms(server) == ["json_schema", "json_object", None]
+        teacher.diagnose(PROBLEM, "Well, 3 + 4 = 8\n#### 8")
+        assert len(server.requests) == 3
 
 
 # Calls that fail on their way
@@ -325,7 +329,7 @@ def test_among_all_faults_at_once_every_item_ends_as_it_would_without(tmp_path):
     problems = word_problems.generate("train", 40, 0)
     right = [SymbolicTeacher(0).solve(problem) for problem in problems]
     seen = set()
-    with FaultServer(SymbolicAnswers(problems), drawn(EVERY_FAULT, 0.5, seed=1, most=2)) as server:
+    with FaultServer(SymbolicAnswers(problems), drawn(EVERY_FAULT, 0.5, seed=1, most=2), 0.03) as server:
         with teacher_of(server, tmp_path, retries=2) as teacher, ThreadPoolExecutor(16) as pool:
             assert list(pool.map(teacher.solve, problems)) == right
             seen = {request.fault for request in server.requests}
@@ -511,14 +515,14 @@ def test_a_budget_of_tokens_needs_an_endpoint_that_counts_them(tmp_path, monkeyp
 def test_the_key_is_never_written_or_said_even_if_the_endpoint_echoes_it(tmp_path, caplog):
     said = []
     with caplog.at_level(logging.DEBUG), serving("0.5") as server:
-        for number, fault in enumerate(["echo", "500", "400", "401"]):
+        for number, fault in enumerate(["echo", "escaped", "500", "400", "401", "page"]):
             server.choose = scripted([fault] * 9)
             with teacher_of(server, tmp_path / fault, retries=1, attempts=2) as teacher:
                 with pytest.raises((ValueError, OSError)) as caught:
                     teacher.jumpiness(PROBLEM, "P", f"s{number}")
                 said += [str(caught.value), *traceback.format_exception(caught.value)]
     assert all(KEY in request.headers["authorization"] for request in server.requests)
-    assert "who is Bearer [key]?" in "".join(said)  # it was echoed, in each of the four
+    assert "who is Bearer [key]?" in "".join(said)
     written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
     assert "who is Bearer [key]?" in "".join(written)
     parts = [KEY[start : start + 8] for start in range(len(KEY) - 8)]  # nor a part, where a text was shortened
@@ -561,6 +565,14 @@ def test_without_openai_it_is_said_how_to_install_it():
 
 
 # Speed
+
+
+def test_calls_start_one_after_the_other(tmp_path, monkeypatch):
+    monkeypatch.setattr("reference.engines.chat_endpoint.START_GAP", 0.1)
+    with serving() as server, teacher_of(server, tmp_path) as teacher, ThreadPoolExecutor(4) as pool:
+        list(pool.map(partial(teacher.solve, PROBLEM), range(4)))
+        times = [request.time for request in server.requests]
+    assert times[-1] - times[0] > 0.25
 
 
 def test_32_threads_keep_an_endpoint_of_100_ms_nine_tenths_busy(tmp_path):
