@@ -72,7 +72,7 @@ def test_only_connect_knows_the_offline_world():
 def test_each_engine_has_one_importing_file():
     assert importers_of("accelerate") == ["reference/engines/distributed.py"]
     assert importers_of("vllm") == []
-    assert importers_of("openai") == []
+    assert importers_of("openai") == ["reference/engines/chat_endpoint.py"]
 
 
 def test_stages_name_no_framework():

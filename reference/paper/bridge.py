@@ -33,6 +33,20 @@ _UNIT_STARTS = (
     re.compile(r"\n[ \t\r]*\n\s*"),
 )
 
+# What a rewritten step may not take from a later one.
+MIN_SENTENCE = 20  # characters
+_HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(?=.*[^\W\d_])(.+)$", re.MULTILINE)  # with a word in it: no answer line
+_LABEL = re.compile(r"^[ \t]*+[#*_]*+[ \t]*+[*_]*+Step[ \t]++([0-9]+)\b[*_]*+[:.]?", re.MULTILINE | re.IGNORECASE)
+_NUMBER = r"(?:[0-9]++(?:\.[0-9]++)?+|\.[0-9]++)%?+"
+_EQUATION = re.compile(  # not in the middle of a longer calculation, nor with one as its result
+    rf"(?<![\w.)*/+-])(?<![*/+-] ){_NUMBER}(?:[ )]*+[-+*/][( ]*+{_NUMBER})+[ )]*+="
+    rf" *+{_NUMBER}(?!\w|[ \t]*[-+*/][ \t]*[0-9(])"
+)
+_FRACTION = re.compile(r"\\[dt]?frac\{([0-9.,]+)\}\{([0-9.,]+)\}")
+_THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
+_PLAIN = str.maketrans({"$": None, "\u00d7": "*", "\u00f7": "/", "\u2212": "-", "\u2013": "-", "\u00b7": "*"})
+_SENTENCE_END = re.compile(r"(?<=[.!?])[ \t]+")
+
 
 def split_steps(trace: str) -> list[str]:
     """Eq. (4): C = [s_1, ..., s_m], the trace cut into coherent reasoning units.
@@ -117,7 +131,7 @@ def apply_action(
     """Eq. (9): s~_i = B(s_i; I_i, J_i, D_i, q, P_i); None for a dropped step.
 
     Raises:
-        UnusableAnswer: the teacher rewrote the step to nothing.
+        UnusableAnswer: what the teacher wrote is not this step (`check_rewritten`).
     """
     if action is Action.KEEP:
         return step
@@ -129,10 +143,63 @@ def apply_action(
         rewritten = teacher.expand(problem, context, step, later)
     else:
         rewritten = teacher.localize(problem, context, step, later)
-    if not rewritten.strip():
-        raise UnusableAnswer(f"{action} gave an empty text for the step {step.strip()[:80]!r}")
+    check_rewritten(step, rewritten, later, known=f"{problem.question}\n{context}")
     separator = step[len(step.rstrip()) :]
     return rewritten.strip() + separator
+
+
+def check_rewritten(step: str, rewritten: str, later: Sequence[str] = (), known: str = "") -> None:
+    """Whether a rewritten step is still this step: not empty, no other final answer, nothing of the `later` steps.
+
+    Of a later step it may have no heading, no `Step N` label, no equation and no sentence of 20 characters, unless the
+    step itself or what is `known` (question and context) has it. A final answer that got lost comes back with
+    `processed_trace`.
+
+    Raises:
+        UnusableAnswer: naming what is wrong.
+    """
+    about = f"the step {step.strip()[:60]!r}"
+    if not rewritten.strip():
+        raise UnusableAnswer(f"the teacher rewrote to an empty text {about}")
+    added = _final_answers(rewritten) - _final_answers(step)
+    if added:
+        raise UnusableAnswer(f"the teacher wrote the final answer #### {min(added)} into {about}, which has it not")
+    said = "\n".join([step, known])
+    for name, parts in (("heading", _headings), ("equation", _equations)):
+        leaked = set().union(*(parts(text) for text in later)) & parts(rewritten) - parts(said)
+        if leaked:
+            raise UnusableAnswer(f"the teacher wrote the {name} {min(leaked)!r} of a later step into {about}")
+    for sentence in [sentence for text in later for sentence in _sentences(text)]:
+        if _squeezed(sentence) in _squeezed(rewritten) and _squeezed(sentence) not in _squeezed(said):
+            raise UnusableAnswer(f"the teacher wrote the sentence {sentence!r} of a later step into {about}")
+
+
+def _final_answers(text: str) -> set[str]:
+    return {str(extract_answer(line)) for line in text.split("\n") if is_answer_line(line)}
+
+
+def _headings(text: str) -> set[str]:
+    """Headings by their words, and `step 3` for a line that begins so. `3.` may be the third of any list: not that."""
+    headings = {re.sub(r"\W+", " ", line.lower()).strip() for line in _HEADING.findall(text)}
+    return {*headings, *(f"step {int(number)}" for number in _LABEL.findall(text))}
+
+
+def _equations(text: str) -> set[str]:
+    """`48 / 2 = $1,024` as `48/2=1024`; calculations with numbers alone."""
+    plain = _FRACTION.sub(r"\1/\2", text.translate(_PLAIN).replace("{,}", ","))
+    plain = plain.replace("\\times", "*").replace("\\cdot", "*").replace("\\div", "/")
+    return {_squeezed(found) for found in _EQUATION.findall(_THOUSANDS.sub("", plain))}
+
+
+def _sentences(text: str) -> list[str]:
+    """The sentences of 20 characters or more, without labels and answer lines."""
+    lines = [_LABEL.sub("", line) for line in text.split("\n") if not is_answer_line(line)]
+    sentences = [sentence.strip(" \t\r#*_:.") for line in lines for sentence in _SENTENCE_END.split(line)]
+    return [sentence for sentence in sentences if len(sentence) >= MIN_SENTENCE]
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
 
 
 def processed_trace(processed: Sequence[str], gold: str) -> str:

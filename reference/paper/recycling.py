@@ -1,8 +1,10 @@
 """Section 3.3 and Appendix C.2: what the model cannot reach by reward becomes supervision (Eqs. 14-20 and 29-34)."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from difflib import SequenceMatcher
 
 from reference.interfaces import Teacher, UnusableAnswer
 from reference.paper.answers import extract_answer, gold_number
@@ -24,6 +26,9 @@ from reference.records import (
 )
 
 MAX_EXCERPT = 120  # characters, Appendix D.2
+MIN_LIKENESS = 0.8  # a part of the response must be more like the excerpt than this (ambiguity A43)
+NEIGHBOURS = 20  # characters around the best place, in which the excerpt may begin
+_SHOWN = re.compile(r"(?:\s|[$`]|\*\*|__|\\[()\[\]])+|(.)")  # group 1: what is left of a text without spaces and marks
 DIAGNOSIS_KEYS = tuple(field.name for field in fields(Diagnosis))
 
 
@@ -148,7 +153,9 @@ def _with_each_key_once(pairs: Sequence[tuple[str, object]]) -> dict[str, object
 
 
 def validate_diagnosis(values: Mapping[str, object], response: str, gold: str) -> Diagnosis:
-    """Appendix D.2's rules: exactly the seven keys, a literal excerpt (ambiguity A43), a last line `#### a*`.
+    """Appendix D.2's rules: exactly the seven keys, a short excerpt, a last line `#### a*`.
+
+    Whether the excerpt is one is for `locate_excerpt` (ambiguity A43).
 
     Raises:
         UnusableAnswer: naming the first rule that is broken.
@@ -162,17 +169,71 @@ def validate_diagnosis(values: Mapping[str, object], response: str, gold: str) -
     diagnosis = Diagnosis(**values)
     if len(diagnosis.first_error) > MAX_EXCERPT:
         raise UnusableAnswer(f"first_error has {len(diagnosis.first_error)} characters, at most {MAX_EXCERPT} count")
-    if diagnosis.first_error not in response:
-        raise UnusableAnswer(f"first_error is no excerpt of the response: {diagnosis.first_error!r}")
     last_line = diagnosis.short_correct_reasoning.rstrip().rsplit("\n", 1)[-1]
     if last_line != f"#### {gold_number(gold)}":
         raise UnusableAnswer(f"short_correct_reasoning must end in '#### {gold_number(gold)}', got {last_line!r}")
     return diagnosis
 
 
-def correct_prefix(response: str, first_error: str) -> str:
-    """p_pre of Eq. 18: the part of o^- before f_err."""
-    return response[: response.index(first_error)].strip()
+def locate_excerpt(response: str, excerpt: str) -> tuple[int, int] | None:
+    """Where f_err stands in o^-: response[start:end]; None where it does not (ambiguity A43).
+
+    The first exact place; else the first that differs in spaces and in marks (`$`, `**`, `\\(`, a backtick) only; else
+    the part that is most like it, by a difflib ratio above 0.8 of what is neither space nor mark.
+    """
+    wanted, _ = _shown(excerpt)
+    if not wanted:
+        return None
+    exact = response.find(excerpt.strip())
+    if exact >= 0:
+        return exact, exact + len(excerpt.strip())
+    shown, places = _shown(response)
+    start = shown.find(wanted)
+    found = (start, start + len(wanted)) if start >= 0 else _most_alike(shown, places, wanted)
+    return (places[found[0]], places[found[1] - 1] + 1) if found else None
+
+
+def _shown(text: str) -> tuple[str, list[int]]:
+    """The text without spaces and marks, and where each of its characters stands."""
+    places = [match.start() for match in _SHOWN.finditer(text) if match[1]]
+    return "".join(text[place] for place in places), places
+
+
+def _most_alike(shown: str, places: Sequence[int], wanted: str) -> tuple[int, int] | None:
+    """The part of `shown` that is most like `wanted`, from the start of a word to the last character they share.
+
+    Parts as long as `wanted` are compared first, since what else they hold is soon bounded; the best one's neighbours
+    then without their ends. A word begins where a space or a mark was left out.
+    """
+    starts = [at for at, place in enumerate(places) if at == 0 or places[at - 1] < place - 1]
+    matcher = SequenceMatcher(autojunk=False)
+    matcher.set_seq2(wanted)
+    best, nearest = MIN_LIKENESS, None
+    for start in starts:
+        matcher.set_seq1(shown[start : start + len(wanted)])
+        if matcher.real_quick_ratio() > best and matcher.quick_ratio() > best and matcher.ratio() > best:
+            best, nearest = matcher.ratio(), start
+    if nearest is None:
+        return None
+    parts = []
+    for start in [start for start in starts if abs(start - nearest) <= NEIGHBOURS]:
+        matcher.set_seq1(shown[start : start + len(wanted)])
+        end = max(block.a + block.size for block in matcher.get_matching_blocks()[:-1])  # the last one is empty
+        matcher.set_seq1(shown[start : start + end])
+        parts.append((matcher.ratio(), -start, start + end))
+    _, start, end = max(parts)
+    return -start, end
+
+
+def correct_prefix(response: str, first_error: str) -> str | None:
+    """p_pre of Eq. 18: the part of o^- before f_err; None where f_err is not to be found."""
+    located = locate_excerpt(response, first_error)
+    return response[: located[0]].strip() if located else None
+
+
+def has_repair(response: str, diagnosis: Diagnosis) -> bool:
+    """Whether the diagnosis gives a repair sample: its excerpt is located in the response."""
+    return locate_excerpt(response, diagnosis.first_error) is not None
 
 
 def diagnostic_example(problem: Problem, response: str, diagnosis: Diagnosis, prompts: Prompts) -> SFTExample:
@@ -187,9 +248,11 @@ def diagnostic_example(problem: Problem, response: str, diagnosis: Diagnosis, pr
     return SFTExample(problem.id, ExampleKind.DIAGNOSTIC, (*messages, answer))
 
 
-def repair_example(problem: Problem, response: str, diagnosis: Diagnosis, prompts: Prompts) -> SFTExample:
-    """Eq. (18), D_repair: (q, p_pre, f_err, h_fix) -> s_next."""
+def repair_example(problem: Problem, response: str, diagnosis: Diagnosis, prompts: Prompts) -> SFTExample | None:
+    """Eq. (18), D_repair: (q, p_pre, f_err, h_fix) -> s_next; None where there is no p_pre (ambiguity A43)."""
     prefix = correct_prefix(response, diagnosis.first_error)
+    if prefix is None:
+        return None
     messages = repair_messages(prompts, problem, prefix, diagnosis.first_error, diagnosis.minimal_fix)
     return SFTExample(
         problem.id, ExampleKind.REPAIR, (*messages, Message("assistant", diagnosis.correct_next_step.strip()))
@@ -203,10 +266,14 @@ def new_trace_example(problem: Problem, diagnosis: Diagnosis, prompts: Prompts) 
 
 
 def recycled_set(problem: Problem, response: str, diagnosis: Diagnosis, prompts: Prompts) -> list[SFTExample]:
-    """Eq. (19) for one failed problem: D_rec = D_diag, D_repair and D_new together, all or none (ambiguity A45)."""
+    """Eq. (19) for one failed problem: D_rec = D_diag, D_repair and D_new together (ambiguity A45).
+
+    Without D_repair where the excerpt is not located in the response (ambiguity A43).
+    """
+    repair = repair_example(problem, response, diagnosis, prompts)
     return [
         diagnostic_example(problem, response, diagnosis, prompts),
-        repair_example(problem, response, diagnosis, prompts),
+        *([] if repair is None else [repair]),
         new_trace_example(problem, diagnosis, prompts),
     ]
 

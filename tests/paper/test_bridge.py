@@ -2,6 +2,7 @@
 
 import math
 import random
+import time
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from reference.paper.bridge import (
     bridge_examples,
     bridge_set,
     bridge_trace,
+    check_rewritten,
     choose_action,
     importance_score,
     jumpiness_score,
@@ -59,16 +61,16 @@ class ScriptedTeacher:
         self.calls.append(("jumpiness", context, step))
         return self.scores["jumpiness"][step.strip()]
 
-    def expand(self, problem, context, step):
-        self.calls.append(("expand", context, step))
+    def expand(self, problem, context, step, later):
+        self.calls.append(("expand", context, step, tuple(later)))
         return self._rewritten("expanded", step)
 
     def compress(self, step):
         self.calls.append(("compress", step))
         return self._rewritten("compressed", step)
 
-    def localize(self, problem, context, step):
-        self.calls.append(("localize", context, step))
+    def localize(self, problem, context, step, later):
+        self.calls.append(("localize", context, step, tuple(later)))
         return self._rewritten("localized", step)
 
     def _rewritten(self, mark, step):
@@ -251,7 +253,7 @@ def test_not_a_number_chooses_no_action(name):
 
 def test_each_operation_asks_its_own_verb():
     teacher = ScriptedTeacher({}, {})
-    done = {action: apply_action(action, PROBLEM, "P", "s", teacher) for action in Action}
+    done = {action: apply_action(action, PROBLEM, "P", "s", teacher, ["t", "u"]) for action in Action}
     assert done == {
         Action.KEEP: "s",
         Action.EXPAND: "expanded: s",
@@ -259,7 +261,11 @@ def test_each_operation_asks_its_own_verb():
         Action.DROP: None,
         Action.LOCALIZE: "localized: s",
     }
-    assert sorted(teacher.calls) == [("compress", "s"), ("expand", "P", "s"), ("localize", "P", "s")]
+    assert sorted(teacher.calls) == [
+        ("compress", "s"),
+        ("expand", "P", "s", ("t", "u")),
+        ("localize", "P", "s", ("t", "u")),
+    ]
 
 
 def test_a_rewritten_step_ends_as_the_original_did():
@@ -271,8 +277,102 @@ def test_a_rewritten_step_ends_as_the_original_did():
 @pytest.mark.parametrize("action", [Action.EXPAND, Action.COMPRESS, Action.LOCALIZE])
 @pytest.mark.parametrize("empty", ["", " \n"])
 def test_a_step_that_is_rewritten_to_nothing_is_refused(action, empty):
-    with pytest.raises(UnusableAnswer, match="empty text for the step 's'"):
+    with pytest.raises(UnusableAnswer, match="to an empty text the step 's'"):
         apply_action(action, PROBLEM, "P", "s", ScriptedTeacher({}, {}, {"s": empty}))
+
+
+MAY = "Step 2: In May she sold half as many.\n48 / 2 = 24 clips\n\n"
+LATER = [
+    "### Step 3: The total\nTogether these are $48 + 24 = 72$ clips. So 3 days, 1,200 / 3 = 400.\n\n",
+    "She sold 72 clips in April and May.\n#### 72",
+]
+KNOWN = "She sold clips to 48 friends in April.\nStep 1: April: 48 clips."
+
+
+@pytest.mark.parametrize(
+    "rewritten",
+    [
+        MAY,
+        "Step 2: May is half of April. April was 48. Half of 48 is 48 / 2 = 24.",
+        "Step 1: April: 48 clips.\nStep 2: 48 / 2 = 24",  # repeats what is known
+        "She sold clips to 48 friends in April. That is 48, and half of it 24.",
+        "1. Take 48.\n2. Take half.\n3. That is 24.",  # a list of its own
+        "#### Step 2\n48 - 24 = 24",
+        "In Step 3 we shall add.",  # a label is at the beginning of a line
+        "So many clips.",  # a short sentence may come again
+        "48 + 24 = 72.5 and 148 + 24 = 172 and 48 + 24 = 72 + 1",  # other equations
+    ],
+)
+def test_a_rewriting_that_stays_with_its_step(rewritten):
+    check_rewritten(MAY, rewritten, [*LATER, "So many clips."], known=KNOWN)
+
+
+@pytest.mark.parametrize(
+    "rewritten, sentence",
+    [
+        ("", "to an empty text the step 'Step 2: In May"),
+        (" \n", "to an empty text"),
+        (f"{MAY}#### 24", "the final answer #### 24 into the step"),
+        (f"{MAY}**#### 72**", "the final answer #### 72 into the step"),
+        (f"{MAY}### Step 3: The total", "the heading 'step 3"),
+        (f"{MAY}Step 3: go on", "the heading 'step 3' of a later step into"),
+        (f"{MAY}**step 3.** go on", "the heading 'step 3'"),
+        (f"{MAY}48 + 24 = 72", r"the equation '48\+24=72'"),
+        (f"{MAY}So (48+24=$72).", r"the equation '48\+24=72'"),
+        (f"{MAY}$1200 \\div 3 = 400$", "the equation '1200/3=400'"),
+        (f"{MAY}\\frac{{1,200}}{{3}} = 400", "the equation '1200/3=400'"),
+        (f"{MAY}She sold 72  clips in\nApril and May", "the sentence 'She sold 72 clips in April and May'"),
+    ],
+)
+def test_a_rewriting_that_leaks_is_refused(rewritten, sentence):
+    with pytest.raises(UnusableAnswer, match=sentence):
+        check_rewritten(MAY, rewritten, LATER, known=KNOWN)
+
+
+def test_what_the_step_or_the_known_text_says_is_no_leak():
+    """Whatever a later step repeats of this one, of the question or of the context may be written."""
+    step = "Step 2: In total 48 + 24 = 72.\nShe sold 72 clips in April and May."
+    check_rewritten(step, f"{step} She sold 72 clips in April and May: 48+24=72", LATER)
+    check_rewritten("b", "48 + 24 = 72. She sold 72 clips in April and May.", LATER, known=step)
+    for leak in ("48 + 24 = 72", "She sold 72 clips in April and May."):
+        with pytest.raises(UnusableAnswer, match="of a later step"):
+            check_rewritten("b", leak, LATER)
+
+
+@pytest.mark.parametrize("length, leaks", [(19, False), (20, True)])
+def test_a_sentence_of_20_characters_is_one(length, leaks):
+    sentence = "So x is what is left"[:length]
+    assert len(sentence) == length
+    if leaks:
+        with pytest.raises(UnusableAnswer, match="the sentence"):
+            check_rewritten("b", f"b, {sentence}.", [f"{sentence}. Good."])
+    else:
+        check_rewritten("b", f"b, {sentence}.", [f"{sentence}. Good."])
+
+
+def test_a_final_answer_may_be_lost_but_not_changed():
+    check_rewritten("b\n#### 1,200", "c")  # processed_trace puts it back
+    check_rewritten("b\n#### 1,200", "c\n#### 1200")
+    with pytest.raises(UnusableAnswer, match="the final answer #### 1201 into"):
+        check_rewritten("b\n#### 1,200", "c\n#### 1201")
+
+
+def test_operations_are_checked_against_the_later_steps_the_context_and_the_question():
+    teacher = ScriptedTeacher({}, {}, {"s": "1 + 2 = 3"})
+    asked = Problem("p", "How many are 1 + 2 = 3?", "7")
+    for action in (Action.EXPAND, Action.COMPRESS, Action.LOCALIZE):
+        with pytest.raises(UnusableAnswer, match=r"the equation '1\+2=3' of a later step"):
+            apply_action(action, PROBLEM, "P", "s", teacher, ["so 1 + 2 = 3"])
+        assert apply_action(action, PROBLEM, "1+2 = 3", "s", teacher, ["so 1 + 2 = 3"]) == "1 + 2 = 3"
+        assert apply_action(action, asked, "P", "s", teacher, ["so 1 + 2 = 3"]) == "1 + 2 = 3"
+
+
+def test_a_check_of_a_long_text_takes_no_time():
+    """A model may repeat itself without end; a scan that looks back would take minutes."""
+    started = time.perf_counter()
+    for text in ("1 + " * 5000, " " * 20000, "\n" + " \t" * 10000, "# " * 10000, "( " * 10000, "1." * 10000):
+        check_rewritten(text, text + ".", [text])
+    assert time.perf_counter() - started < 2
 
 
 @pytest.mark.parametrize(
@@ -327,8 +427,11 @@ def test_the_carla_example():
     assert [trace for trace, _, _ in asked] == [CARLA_TRACE] * 5
     assert [CARLA_TRACE.replace(step, "") for _, _, step in asked] == [without for _, without, _ in asked]
     assert [(context, step.strip()) for context, step in teacher.called("jumpiness")] == list(zip(contexts, texts))[1:]
-    assert [(context, step.strip()) for context, step in teacher.called("localize")] == [
+    assert [(context, step.strip()) for context, step, _ in teacher.called("localize")] == [
         (contexts[number], texts[number]) for number in (0, 1, 3)
+    ]
+    assert ["".join(later).strip() for _, _, later in teacher.called("localize")] == [
+        "\n\n".join(texts[number + 1 :]) for number in (0, 1, 3)
     ]
     # The scorer reads the text as it stands, blank lines included.
     assert [(context.strip(), step.strip()) for context, step in scorer.calls] == list(zip(contexts, texts))
@@ -398,7 +501,7 @@ def test_the_answer_outlives_its_unit(scores, rewrite, text):
         ((0.6, 0.0, 0.0), "b", "must be one of"),
         ((1.0, 0.6, 0.0), "b", "must be one of"),
         ((1.0, 1.0, 0.0), " ", "empty text"),
-        ((1.0, 1.0, 0.0), "b\n#### 8", "the gold answer is 7"),
+        ((1.0, 1.0, 0.0), "b\n#### 8", "the final answer #### 8 into"),
     ],
 )
 def test_one_unusable_answer_spoils_the_trace(scores, rewrite, sentence):
@@ -431,13 +534,13 @@ class RandomJudges:
     def step_nll(self, problem, context, step):
         return self._draw("D", context.strip(), step.strip()).choice([0.0, 0.5, 1.0, 1.5])
 
-    def expand(self, problem, context, step):
+    def expand(self, problem, context, step, later=()):
         return f"E({len(context)}) {step.strip()}"
 
     def compress(self, step):
         return f"C {step.strip()}".split("\n")[0]  # loses an answer line
 
-    def localize(self, problem, context, step):
+    def localize(self, problem, context, step, later=()):
         return f"L({len(context)}) {step.strip()}"
 
 

@@ -2,7 +2,8 @@
 
 import json
 import random
-from dataclasses import asdict
+import time
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -18,8 +19,10 @@ from reference.paper.recycling import (
     diagnose,
     diagnostic_example,
     format_score,
+    has_repair,
     incorrect_responses,
     length_score,
+    locate_excerpt,
     near_miss_score,
     new_trace_example,
     next_sft_set,
@@ -241,8 +244,9 @@ def test_the_teacher_is_asked_about_the_near_miss_and_its_answer_is_read():
 
 
 def test_an_invalid_answer_of_the_teacher_is_refused():
-    with pytest.raises(UnusableAnswer, match="no excerpt"):
-        diagnose(ScriptedTeacher(json.dumps(asdict(DIAGNOSIS))), TANK, "Another response.\n#### 400")
+    with pytest.raises(UnusableAnswer, match="must end in '#### 220'"):
+        wrong = replace(DIAGNOSIS, short_correct_reasoning="#### 400")
+        diagnose(ScriptedTeacher(json.dumps(asdict(wrong))), TANK, NEAR_MISS)
 
 
 def test_the_fields_may_come_in_any_order():
@@ -278,8 +282,6 @@ def test_the_teacher_must_answer_with_one_json_object(text, sentence):
         ({"error_type": 3}, "must be a text that is not empty"),
         ({"correct_next_step": ["a", "b"]}, "must be a text that is not empty"),
         ({"severity": "high"}, r"missing or unknown: \['severity'\]"),
-        ({"first_error": "Say that Emma found F eggs"}, "no excerpt of the response"),
-        ({"first_error": FIRST_ERROR.lower()}, "no excerpt of the response"),
         ({"first_error": NEAR_MISS[:121]}, "has 121 characters, at most 120"),
         ({"short_correct_reasoning": "400 - 180 = 220"}, "must end in '#### 220'"),
         ({"short_correct_reasoning": "#### 220\nDone."}, "must end in '#### 220'"),
@@ -314,6 +316,99 @@ def test_the_limits_themselves_are_allowed():
     longest = NEAR_MISS[:120]
     values = {**asdict(DIAGNOSIS), "first_error": longest, "short_correct_reasoning": "a\n#### 220\n\n"}
     assert validate_diagnosis(values, NEAR_MISS, "220").first_error == longest
+
+
+# Eq. 18: where f_err stands in o^- (ambiguity A43)
+
+FIGURE_13 = "Let us go step by step.\n\nStep 1: Define variables. Let:\n- Let {} = number of eggs Emma collected.\nTank"
+
+
+@pytest.mark.parametrize(
+    "variable", ["E", "$E$", "$ E $", "**E**", "\\(E\\)", "\\[ E \\]", "`E`", "$$\nE\n$$", "__E__"]
+)
+def test_figure_14s_excerpt_is_in_figure_13s_response_however_that_writes_its_formulas(variable):
+    response = FIGURE_13.format(variable)
+    start, end = locate_excerpt(response, "Let $ E $ = number of eggs Emma collected")
+    assert response[start:end] == f"Let {variable} = number of eggs Emma collected"
+    assert correct_prefix(response, "Let $ E $ = number of eggs Emma collected").endswith("variables. Let:\n-")
+
+
+@pytest.mark.parametrize(
+    "response, excerpt, found",
+    [
+        ("a = 1. b = 2. a = 1.", "a = 1", (0, 5)),  # the first place
+        ("a=1. a = 1.", "a = 1", (5, 10)),  # exact before spaces
+        ("12 + 5 = 18. 12+5 = 17.", "12 + 5 = 17", (13, 22)),  # spaces before likeness
+        ("so **12** +\n5 = 17", "12 + 5 = 17", (5, 18)),
+        ("the whole", "the whole", (0, 9)),
+        ("the whole", "  the whole\n", (0, 9)),
+        ("abc", "", None),
+        ("abc", " \n", None),
+        ("$ abc $", "$ $", None),  # marks alone are no excerpt
+        ("", "abc", None),
+        ("$ $", "abc", None),
+        ("Emma found 60 eggs in the second round.", "Tank had 30 fewer than she", None),
+    ],
+)
+def test_an_excerpt_is_found_exactly_then_but_for_spaces_and_marks_or_not_at_all(response, excerpt, found):
+    assert locate_excerpt(response, excerpt) == found
+
+
+def test_the_most_alike_part_is_taken_from_its_first_word_to_its_last_shared_character():
+    response = "She sold 48.\n\nThen she sold half as many clips in $May$, that is 24. In June none."
+    for excerpt in (
+        "Then she sold half as many clips in May, which is 24.",
+        "then she sold half of as many clips in May: that is 24.",
+        "Then she has sold half as many clips in May, that is 24",
+    ):
+        start, end = locate_excerpt(response, excerpt)
+        assert response[start:end].rstrip(".") == "Then she sold half as many clips in $May$, that is 24"
+        assert correct_prefix(response, excerpt) == "She sold 48."
+
+
+@pytest.mark.parametrize("same, located", [(8, False), (9, True), (10, True)])
+def test_a_likeness_of_four_fifths_is_not_enough(same, located):
+    excerpt = "abcdefghij"[:same] + "0123456789"[same:]  # the ratio is 2 * same / 20
+    assert locate_excerpt("no, abcdefghij", excerpt) == ((4, 4 + same) if located else None)
+
+
+def test_a_misquoted_sentence_of_a_long_response_is_found_in_its_place():
+    """The place that is found against one that is known: words of one sentence are exchanged."""
+    draw = random.Random(4)
+    words = "eggs clips Emma Tank sold found gave half twice more less than in the round of and so each week".split()
+    sentences = [" ".join(draw.choice(words) for _ in range(14)).capitalize() + f" {n}." for n in range(60)]
+    response = " ".join(sentences)
+    assert 4000 < len(response) < 5500
+    slowest = 0.0
+    for _ in range(30):
+        number = draw.randrange(60)
+        quoted = sentences[number].split()
+        quoted[draw.randrange(1, 14)] = "many"
+        started = time.perf_counter()
+        start, end = locate_excerpt(response, " ".join(quoted))
+        slowest = max(slowest, time.perf_counter() - started)
+        assert start == len(" ".join(sentences[:number])) + (number > 0)
+        assert response[start:end].startswith(sentences[number][:-5])
+    assert slowest < 0.5  # about 0.02 s; a comparison with every place would take seconds
+
+
+def test_without_its_place_a_diagnosis_gives_no_repair_sample():
+    lost = replace(DIAGNOSIS, first_error="The farmer sold every goose at once")
+    assert parse_diagnosis(json.dumps(asdict(lost)), NEAR_MISS, "220") == lost
+    assert has_repair(NEAR_MISS, DIAGNOSIS) and not has_repair(NEAR_MISS, lost)
+    assert correct_prefix(NEAR_MISS, lost.first_error) is None
+    assert repair_example(TANK, NEAR_MISS, lost, PROMPTS) is None
+    assert recycled_set(TANK, NEAR_MISS, lost, PROMPTS) == [
+        diagnostic_example(TANK, NEAR_MISS, lost, PROMPTS),
+        new_trace_example(TANK, lost, PROMPTS),
+    ]
+
+
+def test_a_misquoted_first_error_is_repaired_with_the_teachers_words():
+    misquoted = replace(DIAGNOSIS, first_error="Say that $Emma$ has found E eggs")
+    _, repair, _ = recycled_set(TANK, NEAR_MISS, misquoted, PROMPTS)
+    asked = repair_messages(PROMPTS, TANK, PREFIX, "Say that $Emma$ has found E eggs", DIAGNOSIS.minimal_fix)
+    assert repair.messages[:-1] == asked
 
 
 def test_the_prefix_is_what_stands_before_the_first_error():
