@@ -5,7 +5,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Annotated
 import transformers
 import tyro
 
-from reference.config import FREE, PRESETS, Config, check, flatten
+from reference.config import FREE, PRESETS, Config, TeacherConfig, check, flatten
 from reference.connect import (
     OFFLINE,
     World,
@@ -130,7 +130,7 @@ def execute(preset: str, run: RunFolder, config: Config, run_paper: Callable[[Ru
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     process = run.process
-    world = connect(config, process)
+    world = connect(config, process, run.path / "teacher")
     with run.lock():
         tests = [problem for problems in world.benchmarks.values() for problem in problems]
         run.take_up(world.problems, tests, world.student.prompts)
@@ -144,6 +144,11 @@ def execute(preset: str, run: RunFolder, config: Config, run_paper: Callable[[Ru
             run_paper(run, config, world)
         except NothingMoreToDo:
             pass
+        finally:
+            if world.chat_teacher:
+                world.chat_teacher.close()
+        if world.chat_teacher:
+            run.say(teacher_line(process.total(asdict(world.chat_teacher.usage())), config.teacher))
     results = run.path / "eval" / "results.jsonl"
     if process.is_main and results.exists():
         print(f"\n{final_table(read_records(results, Evaluation))}")
@@ -154,6 +159,21 @@ def environment(process: Process) -> dict[str, str]:
     versions = {name: version(name) for name in PACKAGES}
     place = {"device": process.device.type, "processes": str(process.size)}
     return {"python": platform.python_version(), **place, **versions}
+
+
+def teacher_line(usage: dict[str, float], settings: TeacherConfig) -> str:
+    """What the teacher's calls of this command were, and what they cost at the prices given."""
+    read, written = usage["tokens_read"], usage["tokens_written"]
+    return (
+        f"{'teacher':<27} {usage['calls']} calls, {usage['replayed']} replayed from before, "
+        f"{usage['resent']} sent again, "
+        f"{read} tokens read, {written} written, about {dollars(read, written, settings):.2f} USD"
+    )
+
+
+def dollars(tokens_read: float, tokens_written: float, settings: TeacherConfig) -> float:
+    """At --teacher.input-price and --teacher.output-price for a million tokens."""
+    return (tokens_read * settings.input_price + tokens_written * settings.output_price) / 1e6
 
 
 def dry_run(run: RunFolder, config: Config) -> str:

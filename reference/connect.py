@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from transformers import AutoConfig
 
@@ -27,6 +28,9 @@ from reference.offline.tiny_model import BASE_CHECKPOINT
 from reference.paper.prompts import Prompts, replace_templates, student_messages
 from reference.records import Problem
 
+if TYPE_CHECKING:
+    from reference.engines.chat_teacher import ChatTeacher
+
 OFFLINE = "offline"
 BENCHMARK_NAME = re.compile(r"[\w-]+", re.ASCII)
 WORLD_SEED = 0  # the offline world is one and the same for every run; the run's seed is another matter
@@ -44,10 +48,11 @@ class World:
     student: Student
     teacher: Teacher
     judge: Judge
+    chat_teacher: "ChatTeacher | None" = None
 
 
-def connect(config: Config, process: Process) -> World:
-    """Build the world that a configuration names.
+def connect(config: Config, process: Process, recordings: Path) -> World:
+    """Build the world that a configuration names. A chat teacher keeps its answers in the folder `recordings`.
 
     Raises:
         ValueError: a file, a model or a template that cannot work, in one sentence.
@@ -68,13 +73,37 @@ def connect(config: Config, process: Process) -> World:
     check_no_overlap(problems, tests)
     _check_room(config, base, student, short, [problem for test in tests.values() for problem in test])
     judge = Judge(problem for test in tests.values() for problem in test)
-    return World(short, len(problems) - len(short), tests, student, SymbolicTeacher(config.seed), judge)
+    teacher = _chat_teacher(config, prompts, recordings, process) if config.teacher.kind == "chat" else None
+    return World(
+        short, len(problems) - len(short), tests, student, teacher or SymbolicTeacher(config.seed), judge, teacher
+    )
 
 
 def _sampler(config: Config, chat: Chat, process: Process) -> Sampler:
     return HFSampler(
         chat.tokenizer, chat.end_ids, process.device, process.rollout_dtype, config.sampler_rows, process.share
     )
+
+
+def _chat_teacher(config: Config, prompts: Prompts, recordings: Path, process: Process) -> "ChatTeacher":
+    """Imported here: whoever has the symbolic teacher needs no openai."""
+    from reference.engines.chat_teacher import ChatSettings, ChatTeacher
+
+    settings = config.teacher
+    asked = ChatSettings(
+        base_url=settings.base_url,
+        model=settings.model,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        max_new_tokens=settings.max_new_tokens,
+        attempts=settings.attempts,
+        concurrency=settings.concurrency,
+        timeout=settings.timeout,
+        retries=settings.retries,
+        max_calls=settings.max_calls,
+        max_tokens=settings.max_tokens,
+    )
+    return ChatTeacher(asked, prompts, recordings, writer=process.rank, writers=process.size)
 
 
 def _check_room(

@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="session")
 def data_dir():
-    """A folder with gsm8k, gsm8k_platinum, mawps, svamp, math500 and logiqa as JSONL; it is not part of the repository."""
+    """The folder of all real data sets as JSONL; it is not part of the repository."""
     if "DATA_DIR" not in os.environ:
         pytest.skip(
             "no real data: set DATA_DIR to a folder with gsm8k/, gsm8k_platinum/, mawps/, svamp/, math500/, logiqa/"

@@ -84,14 +84,17 @@ class ChatTeacher:
     def __init__(self, settings: ChatSettings, prompts: words.Prompts, folder: Path, writer: int = 0, writers: int = 1):
         """Answers are kept in `folder`: those of this process, one of `writers`, in `calls-<writer>.jsonl`.
 
+        The folder is not touched before the first call.
+
         Raises:
-            ValueError: no key in OPENAI_API_KEY, an address that is none, a damaged recording.
+            ValueError: no key in OPENAI_API_KEY, an address that is none.
         """
         self.settings = settings
         self.concurrency = settings.concurrency
         self._prompts = prompts
         self._endpoint = ChatEndpoint(settings.base_url, settings.timeout, settings.retries)
-        self._recorded = RecordedCalls(folder, writer, writers, settings.max_calls, settings.max_tokens)
+        self._recording = (folder, writer, writers, settings.max_calls, settings.max_tokens)
+        self._recorded: RecordedCalls | None = None
         self._formats = JSON_FORMATS
         self._in_flight: dict[str, asyncio.Task[Call]] = {}
         self._slots = asyncio.Semaphore(settings.concurrency)
@@ -152,7 +155,14 @@ class ChatTeacher:
 
     def usage(self) -> Usage:
         """Calls, replays and tokens of this process so far."""
-        return replace(self._recorded.usage(), resent=self._endpoint.resent)
+        counted = self._recorded.usage() if self._recorded else Usage()
+        return replace(counted, resent=self._endpoint.resent)
+
+    def _records(self) -> RecordedCalls:
+        """Opened by the first call, all of which are made in one thread. Raises ValueError for a damaged recording."""
+        if self._recorded is None:
+            self._recorded = RecordedCalls(*self._recording)
+        return self._recorded
 
     def close(self) -> None:
         """End what is still in flight, and the background thread."""
@@ -160,7 +170,8 @@ class ChatTeacher:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        self._recorded.close()
+        if self._recorded:
+            self._recorded.close()
 
     async def _end(self) -> None:
         calls = list(self._in_flight.values())
@@ -194,7 +205,7 @@ class ChatTeacher:
         """The recorded answer if there is one; else the endpoint's, once for all who ask the same at a time."""
         keys = [self._key(question, form) for form in (JSON_FORMATS if question.as_json else (None,))]
         for key in keys:  # the form in which it was answered then may be another than the first that is tried now
-            recorded = self._recorded.find(key)
+            recorded = self._records().find(key)
             if recorded is not None:
                 return recorded
         if keys[0] in self._in_flight:

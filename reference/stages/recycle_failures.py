@@ -9,6 +9,7 @@ from reference.engines.student import Student
 from reference.interfaces import Teacher, UnusableAnswer
 from reference.paper.recycling import (
     diagnose,
+    has_repair,
     incorrect_responses,
     recycled_set,
     select_near_miss,
@@ -28,7 +29,7 @@ def recycle_failures(
     student: Student,
     teacher: Teacher,
 ) -> list[SFTExample]:
-    """D_rec of this iteration: three examples for each failed problem that the teacher can diagnose."""
+    """D_rec of this iteration: the examples of each failed problem that the teacher can diagnose."""
     inputs = {
         "train": run.problems_path,
         "prompts": run.prompts_path,
@@ -53,6 +54,7 @@ def recycle_failures(
             "failed": len(failed),
             "diagnosed": len(records),
             "rejected": len(rejected),
+            "without a place for the repair": sum(not has_repair(one.response, one.diagnosis) for one in records),
             "examples": len(examples),
         }
     )

@@ -17,10 +17,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from reference.connect import load_prompts
-from reference.engines.benchmarks import read_gsm8k
+from reference.engines.benchmarks import read_problems
 from reference.interfaces import UnusableAnswer
 from reference.offline import word_problems
 from reference.offline.symbolic_teacher import SymbolicTeacher
@@ -282,7 +281,7 @@ def _template(text: str) -> re.Pattern[str]:
 def _problems(given: str) -> list[Problem]:
     if given.isdigit():
         return word_problems.generate("train", int(given), 0)
-    return read_gsm8k(Path(given), "train", None)
+    return read_problems("train", given, "train")
 
 
 def _constant(text: str, messages: Sequence[Mapping[str, str]]) -> str:
@@ -292,7 +291,7 @@ def _constant(text: str, messages: Sequence[Mapping[str, str]]) -> str:
 def _problems(given: str) -> list[Problem]:
     if given.isdigit():
         return word_problems.generate("train", int(given), 0)
-    return read_gsm8k(Path(given), "train", None)
+    return read_problems("train", given, "train")
 
 
 def _constant(text: str, messages: Sequence[Mapping[str, str]]) -> str:

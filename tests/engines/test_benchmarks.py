@@ -34,8 +34,20 @@ NUMBER, ROUNDED, LATEX, LETTER = AnswerKind.NUMBER, AnswerKind.ROUNDED, AnswerKi
         (parse_mawps, {"question": "q", "answer": "1+1=2\n#### 2"}, "q", "2", NUMBER),
         (parse_mawps, {"question": "q", "answer": 2.5}, "q", "2.5", NUMBER),
         (parse_mawps, {"input": "q", "target": 1e-05}, "q", "0.00001", ROUNDED),
-        (parse_svamp, {"Body": "Tom has 2. ", "Question": "How many?", "Answer": 145.0}, "Tom has 2. How many?", "145", NUMBER),
-        (parse_svamp, {"Body": "Tom has 2", "Question": "How many?", "Answer": "3.0"}, "Tom has 2. How many?", "3", NUMBER),
+        (
+            parse_svamp,
+            {"Body": "Tom has 2. ", "Question": "How many?", "Answer": 145.0},
+            "Tom has 2. How many?",
+            "145",
+            NUMBER,
+        ),
+        (
+            parse_svamp,
+            {"Body": "Tom has 2", "Question": "How many?", "Answer": "3.0"},
+            "Tom has 2. How many?",
+            "3",
+            NUMBER,
+        ),
         (parse_math500, {"problem": "q", "answer": "\\frac{1}{2}"}, "q", "\\frac{1}{2}", LATEX),
         (
             parse_logiqa,
@@ -52,7 +64,7 @@ NUMBER, ROUNDED, LATEX, LETTER = AnswerKind.NUMBER, AnswerKind.ROUNDED, AnswerKi
             LETTER,
         ),
     ],
-)  # fmt: skip
+)
 def test_a_record_becomes_a_problem(parse, record, question, gold, kind):
     parsed = parse(record)
     assert (parsed.question, parsed.gold, parsed.kind) == (question, gold, kind)
@@ -102,8 +114,15 @@ def test_a_byte_order_mark_is_no_part_of_the_first_record(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "sizes"), [("gsm8k", "7473 or 1319"), ("gsm8k_platinum", "1209"), ("svamp", "300 or 1000"), ("math500", "500"), ("logiqa", "651")]
-)  # fmt: skip
+    ("name", "sizes"),
+    [
+        ("gsm8k", "7473 or 1319"),
+        ("gsm8k_platinum", "1209"),
+        ("svamp", "300 or 1000"),
+        ("math500", "500"),
+        ("logiqa", "651"),
+    ],
+)
 def test_a_data_set_with_records_missing_is_refused(tmp_path, name, sizes):
     with pytest.raises(ValueError, match=f"has 1 problems, {name} has {sizes}; .*a name of your own"):
         read_problems(name, written(tmp_path, {"question": "q", "answer": "#### 5"}), "test")

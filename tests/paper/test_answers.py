@@ -257,14 +257,33 @@ def test_no_answer_line(line):
 @pytest.mark.parametrize(
     ("text", "letter"),
     [
-        ("#### B", "B"), ("#### b", "B"), ("####C", "C"), ("#### (D)", "D"), ("#### [a]", "A"), ("#### B.", "B"),
-        ("#### **B**", "B"), ("#### `C`", "C"), ("#### $\\boxed{A}$", "A"), ("#### \\text{D}", "D"),
-        ("#### B. The leisure area", "B"), ("#### B) The leisure area", "B"), ("#### (C): it is so", "C"),
-        ("#### A\n#### D", "D"), ("first #### A, then #### B", "B"),
-        ("B", None), ("#### E", None), ("#### A leisure area", None), ("#### Both", None), ("#### ", None),
-        ("#### A and B", None), ("#### AB", None), ("####\nA", None), ("", None), ("#### .B", None),
+        ("#### B", "B"),
+        ("#### b", "B"),
+        ("####C", "C"),
+        ("#### (D)", "D"),
+        ("#### [a]", "A"),
+        ("#### B.", "B"),
+        ("#### **B**", "B"),
+        ("#### `C`", "C"),
+        ("#### $\\boxed{A}$", "A"),
+        ("#### \\text{D}", "D"),
+        ("#### B. The leisure area", "B"),
+        ("#### B) The leisure area", "B"),
+        ("#### (C): it is so", "C"),
+        ("#### A\n#### D", "D"),
+        ("first #### A, then #### B", "B"),
+        ("B", None),
+        ("#### E", None),
+        ("#### A leisure area", None),
+        ("#### Both", None),
+        ("#### ", None),
+        ("#### A and B", None),
+        ("#### AB", None),
+        ("####\nA", None),
+        ("", None),
+        ("#### .B", None),
     ],
-)  # fmt: skip
+)
 def test_an_options_letter_stands_alone_behind_the_mark(text, letter):
     assert extract_letter(text) == letter
 
@@ -272,11 +291,21 @@ def test_an_options_letter_stands_alone_behind_the_mark(text, letter):
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
-        ("#### \\frac{1}{2}", "\\frac{1}{2}"), ("#### $x+1$ ", "x+1"), ("#### \\(x\\)", "x"), ("#### \\[x\\]", "x"),
-        ("#### \\boxed{\\frac{1}{2}}", "\\frac{1}{2}"), ("#### $\\boxed{3}$", "3"), ("#### **7**", "7"),
-        ("#### 5\nmore", "5"), ("5", None), ("#### ", None), ("#### $$", None), ("#### $", "$"), ("", None),
+        ("#### \\frac{1}{2}", "\\frac{1}{2}"),
+        ("#### $x+1$ ", "x+1"),
+        ("#### \\(x\\)", "x"),
+        ("#### \\[x\\]", "x"),
+        ("#### \\boxed{\\frac{1}{2}}", "\\frac{1}{2}"),
+        ("#### $\\boxed{3}$", "3"),
+        ("#### **7**", "7"),
+        ("#### 5\nmore", "5"),
+        ("5", None),
+        ("#### ", None),
+        ("#### $$", None),
+        ("#### $", "$"),
+        ("", None),
     ],
-)  # fmt: skip
+)
 def test_the_text_behind_the_mark_without_its_wrapping(text, answer):
     assert answer_text(text) == answer
 
@@ -284,11 +313,19 @@ def test_the_text_behind_the_mark_without_its_wrapping(text, answer):
 @pytest.mark.parametrize(
     ("answer", "gold", "equal"),
     [
-        ("1.83", "1.8333333333333335", True), ("1.8333", "1.8333333333333335", True), ("1.84", "1.8333333333333335", False),
-        ("1.8", "1.8333333333333335", False), ("2", "1.8333333333333335", False), ("0.67", "0.6667", True),
-        ("0.66667", "0.6667", True), ("0.66", "0.6667", False), ("-0.05", "-0.04545", True), ("0.05", "-0.04545", False),
-        ("5.6667", "5.666666666666667", True), ("0.6666666666666667", "0.6666666666666666", True),
+        ("1.83", "1.8333333333333335", True),
+        ("1.8333", "1.8333333333333335", True),
+        ("1.84", "1.8333333333333335", False),
+        ("1.8", "1.8333333333333335", False),
+        ("2", "1.8333333333333335", False),
+        ("0.67", "0.6667", True),
+        ("0.66667", "0.6667", True),
+        ("0.66", "0.6667", False),
+        ("-0.05", "-0.04545", True),
+        ("0.05", "-0.04545", False),
+        ("5.6667", "5.666666666666667", True),
+        ("0.6666666666666667", "0.6666666666666666", True),
     ],
-)  # fmt: skip
+)
 def test_a_rounded_gold_is_met_to_the_decimals_that_both_have(answer, gold, equal):
     assert is_rounded(answer, gold) == equal
