@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from reference.offline.symbolic_teacher import SymbolicTeacher
 from reference.offline.tiny_model import BASE_CHECKPOINT
 from reference.paper.prompts import Prompts, replace_templates, student_messages
 from reference.records import Problem
+from reference.stages.plan import DataSizes
 
 if TYPE_CHECKING:
     from reference.engines.chat_teacher import ChatTeacher
@@ -36,6 +37,9 @@ BENCHMARK_NAME = re.compile(r"[\w-]+", re.ASCII)
 WORLD_SEED = 0  # the offline world is one and the same for every run; the run's seed is another matter
 OFFLINE_PROBLEMS = 320
 OFFLINE_TEST_PROBLEMS = 100
+GSM8K_TRAIN = 7473
+GSM8K_QUESTION_TOKENS = 58  # 234.5 characters on average, at
+CHARACTERS_PER_TOKEN = 4  # a rule of thumb for English
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,30 @@ def benchmarks(config: Config) -> dict[str, list[Problem]]:
     if len(set(names)) < len(names):
         raise ValueError(f"--data.tests names a benchmark twice: {', '.join(names)}")
     return dict(found)
+
+
+def data_sizes(config: Config) -> DataSizes:
+    """The sizes of the data; of what would come from the hub, those it is known to have."""
+    train = config.data.train
+    if train == DATA_SETS["gsm8k"].hub_id:
+        num_problems, question_tokens = min(config.data.limit or GSM8K_TRAIN, GSM8K_TRAIN), GSM8K_QUESTION_TOKENS
+    else:
+        problems = training_problems(config)
+        num_problems = len(problems)
+        question_tokens = sum(len(problem.question) for problem in problems) // (num_problems * CHARACTERS_PER_TOKEN)
+    on_hub = [name for name in config.data.tests if name in DATA_SETS]
+    tests = benchmarks(replace(config, data=replace(config.data, tests=_without(config.data.tests, on_hub))))
+    sizes = {name: len(problems) for name, problems in tests.items()} | {
+        name: min(config.data.test_limit or size, size) for name in on_hub for size in [DATA_SETS[name].hub_size]
+    }
+    in_order = [entry.partition("=")[0] for entry in config.data.tests if entry != OFFLINE]
+    return DataSizes(
+        num_problems, question_tokens, {name: sizes[name] for name in [*in_order, *sizes] if name in sizes}
+    )
+
+
+def _without(entries: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(entry for entry in entries if entry not in names)
 
 
 def load_prompts(folder: str) -> Prompts:

@@ -20,7 +20,7 @@ BELOW = {
     "engines": {"engines", "paper", "interfaces", "records"},
     "stages": {"stages", "engines", "paper", "config", "seeds", "interfaces", "records"},
     "offline": {"offline", "engines", "paper", "seeds", "interfaces", "records"},
-    "connect": {"offline", "engines", "paper", "config", "interfaces", "records"},
+    "connect": {"offline", "stages", "engines", "paper", "config", "interfaces", "records"},
     "cli": {"connect", "stages", "engines", "config", "records"},
     "run_paper": {"cli", "connect", "stages", "engines", "paper", "config", "records"},
     "__init__": set(),

@@ -85,24 +85,25 @@ def _numeric(question: str, gold: object) -> Parsed:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A benchmark's record format, the sizes it is known to have, and where the hub has it: id, configuration."""
+    """A benchmark's record format, the sizes it is known to have, and where the hub has it with how many problems."""
 
     parse: Callable[[Mapping], Parsed]
     sizes: tuple[int, ...] = ()
     hub_id: str = ""
+    hub_size: int = 0
     configuration: str | None = None
     revision: str | None = None
 
 
 # Sizes: GSM8K's training and test set; SVAMP's test split and the whole (Table 7 has 1320 for GSM8K, ambiguity A5).
 DATA_SETS = {
-    "gsm8k": DataSet(parse_gsm8k, (7473, 1319), "openai/gsm8k", "main"),
-    "gsm8k_platinum": DataSet(parse_gsm8k, (1209,), "madrylab/gsm8k-platinum", "main"),
-    "mawps": DataSet(parse_mawps, (), "garrethlee/MAWPS"),
-    "svamp": DataSet(parse_svamp, (300, 1000), "ChilleD/SVAMP"),
-    "math500": DataSet(parse_math500, (500,), "HuggingFaceH4/MATH-500"),
+    "gsm8k": DataSet(parse_gsm8k, (7473, 1319), "openai/gsm8k", 1319, "main"),
+    "gsm8k_platinum": DataSet(parse_gsm8k, (1209,), "madrylab/gsm8k-platinum", 1209, "main"),
+    "mawps": DataSet(parse_mawps, (), "garrethlee/MAWPS", 355),
+    "svamp": DataSet(parse_svamp, (300, 1000), "ChilleD/SVAMP", 300),
+    "math500": DataSet(parse_math500, (500,), "HuggingFaceH4/MATH-500", 500),
     # Its own branch has a loading script, which `datasets` runs no more; the converted one has the same records.
-    "logiqa": DataSet(parse_logiqa, (651,), "lucasmccabe/logiqa", revision="refs/convert/parquet"),
+    "logiqa": DataSet(parse_logiqa, (651,), "lucasmccabe/logiqa", 651, revision="refs/convert/parquet"),
 }
 OWN_FORMAT = DataSet(parse_gsm8k)
 
