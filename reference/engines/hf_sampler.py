@@ -9,6 +9,7 @@ Shapes: P prompts, R rows (a row is one sample of one prompt), L cached position
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,7 @@ class HFSampler:
         _take_rows(cache, prompt_of_row)
         logits_RV, mask_RL, position_R = logits_PV[prompt_of_row], mask_PL[prompt_of_row], lengths_P[prompt_of_row]
         tokens_RT = torch.zeros(rows, sampling.max_new_tokens, dtype=torch.long, device=self.device)
+        logprobs_RT = torch.zeros(tokens_RT.shape, device=self.device) if sampling.with_logprobs else None
         length_R = torch.full((rows,), sampling.max_new_tokens, device=self.device)
         finished_R = torch.zeros(rows, dtype=torch.bool, device=self.device)
         alive = torch.arange(rows, device=self.device)  # the row that each line of the cache belongs to
@@ -151,6 +153,9 @@ class HFSampler:
             next_R = _choose(logits_RV, uniforms_RT[alive, step] if sampling.temperature > 0 else None, sampling)
             running_R = ~finished_R[alive]
             tokens_RT[alive[running_R], step] = next_R[running_R]
+            if logprobs_RT is not None:
+                chosen_R = torch.log_softmax(logits_RV, dim=-1).gather(1, next_R[:, None]).squeeze(1)
+                logprobs_RT[alive[running_R], step] = chosen_R[running_R]
             ended = alive[running_R & torch.isin(next_R, self.end_ids)]
             finished_R[ended] = True
             length_R[ended] = step + 1
@@ -163,7 +168,7 @@ class HFSampler:
             mask_RL = F.pad(mask_RL, (0, 1), value=True)
             logits_RV = self._forward(next_R[:, None], position_R[:, None], mask_RL[:, None, None, :], cache)
             position_R = position_R + 1
-        return self._completions(tokens_RT, length_R, finished_R, counts)
+        return self._completions(tokens_RT, logprobs_RT, length_R, finished_R, counts)
 
     def _read_prompts(self, prompts, max_new_tokens: int):
         """Prefill: left-padded prompts -> cache, next-token logits [P, V], real positions [P, L], lengths [P]."""
@@ -190,12 +195,15 @@ class HFSampler:
         )
         return output.logits[:, -1].float()
 
-    def _completions(self, tokens_RT, length_R, finished_R, counts) -> list[list[Completion]]:
+    def _completions(self, tokens_RT, logprobs_RT, length_R, finished_R, counts) -> list[list[Completion]]:
         rows = []
         for tokens, length, finished in zip(tokens_RT.tolist(), length_R.tolist(), finished_R.tolist(), strict=True):
             ids = tokens[:length]
             text = self.tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=True)
             rows.append(Completion(tuple(ids), text, finished))
+        if logprobs_RT is not None:
+            of_rows = zip(rows, logprobs_RT.tolist(), strict=True)
+            rows = [replace(row, logprobs=tuple(values[: len(row.token_ids)])) for row, values in of_rows]
         bounds = np.cumsum([0, *counts])
         return [rows[begin:end] for begin, end in zip(bounds[:-1], bounds[1:], strict=True)]
 
