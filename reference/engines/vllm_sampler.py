@@ -196,7 +196,7 @@ class VLLMSampler:
                 return LLM(
                     str(checkpoint),
                     skip_tokenizer_init=True,
-                    generation_config="vllm",  # not the checkpoint's: no top-k, no repetition penalty
+                    generation_config="vllm",  # nothing of the checkpoint's: no top-k, no repetition penalty
                     logprobs_mode="raw_logprobs",
                     dtype=str(self.dtype).removeprefix("torch."),
                     max_model_len=max_length,
@@ -223,13 +223,14 @@ class VLLMSampler:
         of_row = (max_length // CPU_BLOCK + 2) * CPU_BLOCK * of_position
         return max(2 * of_row, min(self.settings.max_rows * of_row, CPU_CACHE_BYTES))
 
+    @torch.no_grad()
     def _reload(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         given = set()
 
         def noted():
             for name, weight in weights:
                 given.add(name)
-                yield name, weight.detach()
+                yield name, weight
 
         stream = noted()
         self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": stream})
