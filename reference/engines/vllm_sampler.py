@@ -27,6 +27,8 @@ from reference.records import Completion
 # What the cache of keys and values may take on a CPU, in bytes, beyond one response of full length. Requests that find
 # no room wait. On a GPU `gpu_memory_utilization` rules.
 CPU_CACHE_BYTES = 2 << 30
+# Tokens that one forward may take: prompts, or one for each row.
+FORWARD_TOKENS = 8192
 # The positions that vLLM's CPU attention reserves at a time.
 CPU_BLOCK = 128
 # What two checkpoints of one model may differ in.
@@ -201,6 +203,7 @@ class VLLMSampler:
                     dtype=str(self.dtype).removeprefix("torch."),
                     max_model_len=max_length,
                     max_num_seqs=self.settings.max_rows,
+                    max_num_batched_tokens=max(FORWARD_TOKENS, self.settings.max_rows),
                     tensor_parallel_size=self.settings.tensor_parallel,
                     distributed_executor_backend="uni" if self.size == 1 else "external_launcher",
                     gpu_memory_utilization=self.settings.gpu_memory_utilization,

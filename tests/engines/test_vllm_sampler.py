@@ -133,7 +133,7 @@ def test_weights_are_taken_one_at_a_time_and_all_of_them(engine, checkpoint):
             del whole
 
     engine.sync(gathered())
-    assert most <= 4 < len(list(model.parameters()))  # a layer's pieces, until it is whole
+    assert most <= 6 < len(list(model.parameters()))  # a layer's pieces, until it is whole
     with pytest.raises(AssertionError, match="model.norm.weight"):
         engine.sync((name, weight) for name, weight in model.named_parameters() if name != "model.norm.weight")
 
@@ -296,10 +296,10 @@ def test_what_cannot_work_is_said_in_a_sentence(engine, checkpoint, chat, random
 @needs_vllm
 @pytest.mark.vllm
 def test_an_engine_that_does_not_fit_is_refused_and_disturbs_nothing(random_checkpoint, chat, monkeypatch):
-    monkeypatch.setattr(vllm_sampler, "CPU_CACHE_BYTES", 1 << 50)
+    monkeypatch.setattr(VLLMSampler, "_cache_bytes", lambda *arguments: 1 << 50)
     path = random_checkpoint(head_width=32)
-    with pytest.raises(ValueError, match="vLLM could not be started .* memory .* --sampler hf"):
-        VLLMSampler(chat.tokenizer, [2], torch.float32, VLLMSettings(max_rows=1 << 24)).load(path)
+    with pytest.raises(ValueError, match="vLLM could not be started .* Available memory .* --sampler hf"):
+        VLLMSampler(chat.tokenizer, [2], torch.float32).load(path)
     monkeypatch.undo()
     torch.manual_seed(3)
     before = torch.get_rng_state()
