@@ -182,7 +182,7 @@ class VLLMSampler:
     def _build(self, checkpoint: Path, config: PretrainedConfig):
         """A new engine with the checkpoint's weights. torch's random numbers go on as if there were none."""
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "CRITICAL")  # an error prints every request; it is raised anyway
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
@@ -203,7 +203,8 @@ class VLLMSampler:
                     dtype=str(self.dtype).removeprefix("torch."),
                     max_model_len=max_length,
                     max_num_seqs=self.settings.max_rows,
-                    max_num_batched_tokens=max(FORWARD_TOKENS, self.settings.max_rows),
+                    max_num_batched_tokens=max(FORWARD_TOKENS, self.settings.max_rows, max_length),
+                    enable_chunked_prefill=False,  # part of a prompt draws a word too: on a CPU that cannot be undone
                     tensor_parallel_size=self.settings.tensor_parallel,
                     distributed_executor_backend="uni" if self.size == 1 else "external_launcher",
                     gpu_memory_utilization=self.settings.gpu_memory_utilization,

@@ -259,6 +259,31 @@ def test_a_prefix_cache_does_not_outlive_its_weights(random_checkpoint, chat):
 
 @needs_vllm
 @pytest.mark.vllm
+def test_how_much_is_read_at_once_and_how_much_is_remembered_change_nothing(random_checkpoint, chat, monkeypatch):
+    """Prompts that wait for the next forward, and responses that leave a full cache and come back."""
+    prompts = random_prompts(24, longest=300)
+    seeds = [[at, at + 50] for at in range(24)]
+    sampling = replace(DRAWN, max_new_tokens=150, with_logprobs=True)
+    settings = VLLMSettings(max_rows=48)
+
+    def sampled():
+        sampler = VLLMSampler(chat.tokenizer, [2], torch.float32, settings)
+        sampler.load(random_checkpoint(head_width=32))
+        groups = sampler.sample(prompts, seeds, sampling)
+        blocks = sampler._engine.llm_engine.vllm_config.cache_config.num_gpu_blocks
+        sampler.close()
+        return groups, blocks
+
+    (whole, roomy), whole_tokens = sampled(), sum(map(len, prompts))
+    monkeypatch.setattr(vllm_sampler, "CPU_CACHE_BYTES", 0)
+    monkeypatch.setattr(vllm_sampler, "FORWARD_TOKENS", 512)
+    tight_groups, tight = sampled()
+    assert ids_of(tight_groups) == ids_of(whole)
+    assert whole_tokens > 4 * 512 and tight < 48 < roomy  # blocks of 128: fewer than there are rows
+
+
+@needs_vllm
+@pytest.mark.vllm
 def test_groups_may_differ_in_size_and_be_larger_than_the_batch(engine, checkpoint):
     groups = engine.sample(random_prompts(4), [[1], [1, 2, 3], list(range(70)), []], DRAWN)
     assert [len(group) for group in groups] == [1, 3, 70, 0]
