@@ -261,25 +261,31 @@ def test_a_prefix_cache_does_not_outlive_its_weights(random_checkpoint, chat):
 @pytest.mark.vllm
 def test_how_much_is_read_at_once_and_how_much_is_remembered_change_nothing(random_checkpoint, chat, monkeypatch):
     """Prompts that wait for the next forward, and responses that leave a full cache and come back."""
-    prompts = random_prompts(24, longest=300)
-    seeds = [[at, at + 50] for at in range(24)]
-    sampling = replace(DRAWN, max_new_tokens=150, with_logprobs=True)
-    settings = VLLMSettings(max_rows=48)
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    prompts = [(prompt * 128)[: 100 + 2 * at] for at, prompt in enumerate(random_prompts(12))]
+    seeds = [[at, at + 50] for at in range(12)]
+    left, original = [], Scheduler._preempt_request
 
     def sampled():
-        sampler = VLLMSampler(chat.tokenizer, [2], torch.float32, settings)
+        left.clear()
+        sampler = VLLMSampler(chat.tokenizer, [2], torch.float32, VLLMSettings(max_rows=24))
         sampler.load(random_checkpoint(head_width=32))
-        groups = sampler.sample(prompts, seeds, sampling)
-        blocks = sampler._engine.llm_engine.vllm_config.cache_config.num_gpu_blocks
+        groups = sampler.sample(prompts, seeds, replace(DRAWN, max_new_tokens=40))
         sampler.close()
-        return groups, blocks
+        return ids_of(groups), len(left)
 
-    (whole, roomy), whole_tokens = sampled(), sum(map(len, prompts))
+    def watched(scheduler, request, *arguments, **options):
+        left.append(request)
+        original(scheduler, request, *arguments, **options)
+
+    monkeypatch.setattr(Scheduler, "_preempt_request", watched)
+    roomy, none_left = sampled()
     monkeypatch.setattr(vllm_sampler, "CPU_CACHE_BYTES", 0)
     monkeypatch.setattr(vllm_sampler, "FORWARD_TOKENS", 512)
-    tight_groups, tight = sampled()
-    assert ids_of(tight_groups) == ids_of(whole)
-    assert whole_tokens > 4 * 512 and tight < 48 < roomy  # blocks of 128: fewer than there are rows
+    tight, some_left = sampled()
+    assert tight == roomy
+    assert none_left == 0 < some_left
 
 
 @needs_vllm
