@@ -21,6 +21,7 @@ from reference.engines.hf_sampler import HFSampler
 from reference.engines.judge import Judge
 from reference.engines.policy import checkpoint_folder
 from reference.engines.student import Student
+from reference.engines.vllm_sampler import VLLMSampler, VLLMSettings, check_installed, check_tensor_parallel
 from reference.interfaces import Sampler, Teacher
 from reference.offline import word_problems
 from reference.offline.symbolic_teacher import SymbolicTeacher
@@ -64,7 +65,7 @@ def connect(config: Config, process: Process, recordings: Path) -> World:
     base = base_checkpoint(config)
     chat = Chat.from_checkpoint(base)
     prompts = load_prompts(config.data.prompts)
-    student = Student(base, chat, prompts, _sampler(config, chat, process), process)
+    student = Student(base, chat, prompts, _sampler(config, base, chat, process), process)
     problems = training_problems(config)
     short = [p for p in problems if len(chat.prompt_ids(student_messages(prompts, p))) <= config.data.max_prompt_tokens]
     if not short:
@@ -83,10 +84,26 @@ def connect(config: Config, process: Process, recordings: Path) -> World:
     )
 
 
-def _sampler(config: Config, chat: Chat, process: Process) -> Sampler:
-    return HFSampler(
-        chat.tokenizer, chat.end_ids, process.device, process.rollout_dtype, config.sampler_rows, process.share
+def _sampler(config: Config, base: Path, chat: Chat, process: Process) -> Sampler:
+    """The rollout engine that was asked for. Raises ValueError where it cannot serve this model in these processes."""
+    if config.sampler == "hf":
+        return HFSampler(
+            chat.tokenizer, chat.end_ids, process.device, process.rollout_dtype, config.sampler_rows, process.share
+        )
+    check_installed()
+    model = AutoConfig.from_pretrained(base)
+    group = config.vllm.tensor_parallel
+    check_tensor_parallel(model.num_attention_heads, model.num_key_value_heads, group, process.size)
+    longest = max(config.difficulty.max_new_tokens, config.grpo.max_new_tokens, config.evaluation.max_new_tokens)
+    settings = VLLMSettings(
+        tensor_parallel=group,
+        gpu_memory_utilization=config.vllm.gpu_memory_utilization,
+        prefix_caching=config.vllm.prefix_caching,
+        enforce_eager=config.vllm.enforce_eager,
+        max_length=min(config.data.max_prompt_tokens + longest, model.max_position_embeddings),
+        max_rows=config.sampler_rows,
     )
+    return VLLMSampler(chat.tokenizer, chat.end_ids, process.rollout_dtype, settings, process.rank, process.size)
 
 
 def _chat_teacher(config: Config, prompts: Prompts, recordings: Path, process: Process) -> "ChatTeacher":
