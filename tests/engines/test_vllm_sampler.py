@@ -237,6 +237,18 @@ def test_logprobs_of_draws_are_at_temperature_1_of_the_whole_vocabulary(engine, 
 
 @needs_vllm
 @pytest.mark.vllm
+def test_another_architecture_gets_another_engine(random_checkpoint, chat):
+    sampler, prompts = VLLMSampler(chat.tokenizer, [2], torch.float32, VLLMSettings(max_rows=8)), random_prompts(4)
+    for tied in (True, False):
+        path = random_checkpoint(tied=tied, head_width=32)
+        sampler.load(path)
+        expected = hugging_face(path, chat).sample(prompts, [[0]] * 4, GREEDY)
+        assert ids_of(sampler.sample(prompts, [[0]] * 4, GREEDY)) == ids_of(expected)
+    sampler.close()
+
+
+@needs_vllm
+@pytest.mark.vllm
 def test_a_prefix_cache_does_not_outlive_its_weights(random_checkpoint, chat):
     """Off in Table 6; with it on, a prompt that was read with the old weights is read again with the new ones."""
     old, new = (random_checkpoint(seed=seed, head_width=32) for seed in (0, 1))
