@@ -1,18 +1,15 @@
-"""vLLM in the trainer's process: after every update its greedy tokens are those of the Hugging Face sampler.
+"""vLLM: the same greedy tokens as the Hugging Face sampler, draws from the same distribution, new weights at any time.
 
-Most of it needs vLLM (`pytest -m vllm`); what several processes do is `pytest -m "vllm and distributed"`.
+Most of it needs vLLM (`pytest -m vllm`); updates and several processes are test_vllm_processes.py's.
 """
 
 import importlib.util
 import json
 import math
-import os
 import shutil
-import subprocess
 import sys
 import weakref
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,10 +19,9 @@ from reference.engines import vllm_sampler
 from reference.engines.hf_sampler import HFSampler
 from reference.engines.policy import Policy, load_causal_lm
 from reference.engines.vllm_sampler import VLLMSampler, VLLMSettings, check_tensor_parallel
-from reference.interfaces import Sampling, Share
+from reference.interfaces import Sampling
 
 CPU = torch.device("cpu")
-WORKER = Path(__file__).with_name("vllm_worker.py")
 GREEDY = Sampling(temperature=0.0, top_p=1.0, max_new_tokens=24)
 DRAWN = Sampling(temperature=0.7, top_p=0.9, max_new_tokens=24)
 needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
@@ -241,6 +237,18 @@ def test_logprobs_of_draws_are_at_temperature_1_of_the_whole_vocabulary(engine, 
 
 @needs_vllm
 @pytest.mark.vllm
+def test_another_architecture_gets_another_engine(random_checkpoint, chat):
+    sampler, prompts = VLLMSampler(chat.tokenizer, [2], torch.float32, VLLMSettings(max_rows=8)), random_prompts(4)
+    for tied in (True, False):
+        path = random_checkpoint(tied=tied, head_width=32)
+        sampler.load(path)
+        expected = hugging_face(path, chat).sample(prompts, [[0]] * 4, GREEDY)
+        assert ids_of(sampler.sample(prompts, [[0]] * 4, GREEDY)) == ids_of(expected)
+    sampler.close()
+
+
+@needs_vllm
+@pytest.mark.vllm
 def test_a_prefix_cache_does_not_outlive_its_weights(random_checkpoint, chat):
     """Off in Table 6; with it on, a prompt that was read with the old weights is read again with the new ones."""
     old, new = (random_checkpoint(seed=seed, head_width=32) for seed in (0, 1))
@@ -340,79 +348,3 @@ def test_an_engine_that_does_not_fit_is_refused_and_disturbs_nothing(random_chec
     with pytest.raises(ValueError, match="80 tokens .* 100"):
         sampler.sample([[5] * 80], [[0]], DRAWN)
     sampler.close()
-
-
-# With vLLM, launched
-
-
-@pytest.fixture(scope="module")
-def launched(random_checkpoint, tmp_path_factory):
-    """A function: processes, tensor parallel size, tied -> what each process wrote. Equal calls launch once."""
-    results = {}
-
-    def launch(processes, tensor_parallel, tied):
-        asked = (processes, tensor_parallel, tied)
-        if asked not in results:
-            out = tmp_path_factory.mktemp("launch")
-            models = [str(random_checkpoint(seed=seed, tied=tied, head_width=32)) for seed in (0, 1)]
-            command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-            command += [str(processes), str(WORKER), *models, str(out), "--tensor-parallel", str(tensor_parallel)]
-            root = str(Path(vllm_sampler.__file__).parents[2])
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-            assert done.returncode == 0, done.stderr[-4000:]
-            results[asked] = [json.loads((out / f"{rank}.json").read_text()) for rank in range(processes)]
-        return results[asked]
-
-    return launch
-
-
-def check_launch(results):
-    """On each process and after each update: vLLM's greedy tokens and log-probabilities are the trainer's."""
-    for result in results:
-        before = None
-        assert len(result["greedy"]) == 5  # loaded, three updates, loaded again
-        for pair in result["greedy"]:
-            assert [ids for ids, _ in pair["vllm"]] == [ids for ids, _ in pair["hf"]] != before
-            for (_, found), (_, expected) in zip(pair["vllm"], pair["hf"], strict=True):
-                assert found == pytest.approx(expected, abs=1e-4)
-            before = [ids for ids, _ in pair["hf"]]
-        assert result["same engine"]
-
-
-def drawn_of(results, name):
-    """Of all processes that write: prompt -> samples."""
-    found = {}
-    for result in results:
-        if result["share"]["writes"]:
-            assert not found.keys() & result[name].keys()
-            found.update(result[name])
-    return found
-
-
-@needs_vllm
-@pytest.mark.vllm
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_after_each_update_the_greedy_tokens_are_the_trainers(launched, tied):
-    results = launched(1, 1, tied)
-    check_launch(results)
-    assert results[0]["drawn"] == results[0]["backwards"]
-
-
-@needs_vllm
-@pytest.mark.vllm
-@pytest.mark.distributed
-@pytest.mark.parametrize(("processes", "tensor_parallel"), [(2, 1), (2, 2), (4, 2)])
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_several_processes_give_the_samples_of_one(launched, processes, tensor_parallel, tied):
-    results = launched(processes, tensor_parallel, tied)
-    check_launch(results)
-    count = processes // tensor_parallel
-    shares = [result["share"] for result in results]
-    expected = [Share(rank // tensor_parallel, count, writes=rank % tensor_parallel == 0) for rank in range(processes)]
-    assert shares == [vars(share) for share in expected]
-    one = launched(1, 1, tied)
-    for name in ("drawn", "backwards", "few"):
-        assert drawn_of(results, name) == one[0][name]
-    for rank in range(processes):  # the others of a group have what its first has
-        assert results[rank]["drawn"] == results[rank - rank % tensor_parallel]["drawn"]

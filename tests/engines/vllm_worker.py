@@ -1,4 +1,4 @@
-"""What each process of test_vllm_sampler.py's launches does: train, push the weights, sample with both samplers.
+"""What each process of test_vllm_processes.py's launches does: train, push the weights, sample with both samplers.
 
     torchrun --nproc-per-node N tests/engines/vllm_worker.py CHECKPOINT OTHER_CHECKPOINT OUT --tensor-parallel K
 
