@@ -1,5 +1,6 @@
 """The command line: every mistake is one sentence on stderr and exit code 2."""
 
+import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from reference import cli
 from reference.cli import main, nearest, parse
 from reference.config import TINY, check, flatten
+from reference.connect import load_prompts
 from reference.engines.run_folder import StageFolder
 from reference.stages.plan import stage_names
 
@@ -399,3 +401,38 @@ def test_our_own_mistakes_keep_their_traceback(in_folder):
 def test_the_device_needs_of_a_model_that_is_not_here_yet_are_left_open():
     config = replace(TINY, model=replace(TINY.model, path="owner/another-model"))
     assert "is not in a local folder" in cli.device_needs(config)
+
+
+def test_without_vllm_the_sampler_says_how_to_get_it(in_folder, capsys, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "vllm" else find(name))
+    error = refused(["tiny", *SMALL, "--sampler", "vllm", "--out", "run"], capsys)
+    assert "pip install" in error and "--sampler hf" in error
+
+
+def test_a_tensor_parallel_size_that_does_not_fit_is_refused_before_anything_is_loaded(in_folder, capsys, monkeypatch):
+    monkeypatch.setattr("reference.connect.check_installed", lambda: None)
+    error = refused(["tiny", *SMALL, "--sampler", "vllm", "--vllm.tensor-parallel", "4", "--out", "run"], capsys)
+    assert "--vllm.tensor-parallel 4" in error and "take one of 1" in error
+
+
+def test_a_template_that_cannot_be_read_is_refused_by_the_dry_run_too(in_folder, capsys):
+    (in_folder / "prompts").mkdir()
+    (in_folder / "prompts" / "student.txt").write_bytes(b"\xff{question}")
+    for more in ([], ["--dry-run"]):
+        error = refused(["tiny", *SMALL, "--data.prompts", "prompts", "--out", "run", *more], capsys)
+        assert "student.txt" in error and "UTF-8" in error
+
+
+def test_a_byte_order_mark_is_no_part_of_a_template(in_folder):
+    (in_folder / "solve.txt").write_bytes(b"\xef\xbb\xbfSolve {question}")
+    assert load_prompts(str(in_folder)).solve == "Solve {question}"
+
+
+def test_a_model_without_a_name_is_refused(in_folder, capsys):
+    assert "--model.path" in refused(["tiny", *SMALL, "--model.path", "", "--out", "run"], capsys)
+
+
+def test_more_processes_than_the_launch_has_are_refused(in_folder, capsys):
+    assert "--processes is 2, and the launch has 1" in refused(["tiny", "--processes", "2", "--out", "run"], capsys)
+    assert main(["tiny", *SMALL, "--processes", "2", "--dry-run"], Recorded()) == 0  # planning needs no launch

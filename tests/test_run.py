@@ -241,6 +241,23 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(whole, an
     assert [name for name in first if first[name] != second[name]] == []
 
 
+@pytest.mark.parametrize("kib", [24, 400])
+def test_a_full_disk_is_one_sentence_and_nothing_is_lost(whole, answering, tmp_path, kib):
+    """A limit on the size of a file stands in for it: records reach it, or a checkpoint does."""
+    out, more = tmp_path / "full", ("--model.path", str(answering))
+    limited = ["bash", "-c", f'ulimit -f {kib}; exec "$@"', "bash", *command(out, *more)]
+    process = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 2, process.stderr
+    assert process.stderr.startswith("run_paper: ") and process.stderr.count("\n") == 1
+    assert "run the same command again" in process.stderr
+    done = done_stages(out)
+    process = run(out, *more)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("kept from before") == len(done)
+    first, second = artifacts(whole[0]), artifacts(out)
+    assert first.keys() == second.keys() and [name for name in first if first[name] != second[name]] == []
+
+
 def command_of_two(out, *more):
     """The same run in two gloo processes."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from reference.engines.batches import Turn, turns_of
 from reference.engines.chat import Chat
@@ -129,7 +130,10 @@ class Learner:
 def _save(state: dict, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished")
-    torch.save(state, unfinished)
+    try:
+        torch.save(state, unfinished)
+    except RuntimeError as error:  # torch's own writer has no OSError for a full disk
+        raise OSError(f"cannot write {path}: {error}") from error
     os.replace(unfinished, path)
 
 
@@ -145,7 +149,10 @@ def save_checkpoint(model, chat: Chat, path: Path, weights: Mapping[str, torch.T
         raise ValueError(f"training left {broken[0]} with numbers that are not finite; lower the learning rate")
     unfinished = path.with_name(path.name + ".unfinished")
     model.generation_config.eos_token_id = list(chat.end_ids)
-    model.save_pretrained(unfinished, state_dict=dict(weights))
+    try:
+        model.save_pretrained(unfinished, state_dict=dict(weights))
+    except SafetensorError as error:
+        raise OSError(f"cannot write {path}: {error}") from error
     chat.tokenizer.save_pretrained(unfinished)
     if path.exists():  # left by a stage that was killed between this rename and its receipt
         shutil.rmtree(path)
