@@ -137,7 +137,7 @@ def training_problems(config: Config) -> list[Problem]:
         return word_problems.generate("train", config.data.limit or OFFLINE_PROBLEMS, WORLD_SEED)
     if not config.data.train:
         raise ValueError("no training problems: give --data.train a JSONL file in GSM8K's format, or `offline`")
-    if config.data.train == DATA_SETS["gsm8k"].hub_id:
+    if config.data.train == DATA_SETS["gsm8k"].source:
         return read_problems("gsm8k", "", "train", config.data.limit)
     return read_problems(Path(config.data.train).stem, config.data.train, "train", config.data.limit)
 

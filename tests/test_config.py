@@ -128,7 +128,7 @@ def test_the_papers_presets_name_their_models_and_the_papers_benchmarks():
     ]
     assert PAPERS == [QWEN, LLAMA]
     for name in PAPERS:
-        assert PRESETS[name].data.train == DATA_SETS["gsm8k"].hub_id
+        assert PRESETS[name].data.train == DATA_SETS["gsm8k"].source
         assert [test.replace("_", "").upper() for test in PRESETS[name].data.tests] == [
             benchmark.replace("-", "").upper() for benchmark in BENCHMARKS
         ]
