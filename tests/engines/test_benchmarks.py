@@ -9,6 +9,8 @@ from threading import Thread
 
 import pytest
 
+from reference.config import PRESETS
+from reference.connect import benchmarks, training_problems
 from reference.engines.benchmarks import (
     DATA_SETS,
     check_no_overlap,
@@ -206,6 +208,13 @@ def test_a_test_question_in_the_training_data_is_refused_however_it_is_written()
     check_no_overlap(training, {"exam": [Problem("e-1", "Tom has 4 apples. How many?", "4")]})
     with pytest.raises(ValueError, match="1 questions of the benchmark exam .* the first is e-2 = t-1"):
         check_no_overlap(training, {"exam": [Problem("e-2", "tom  has 3 apples - HOW many", "3")]})
+
+
+def test_the_offline_world_keeps_its_tests_out_of_its_training_data():
+    config = PRESETS["tiny"]
+    tests = benchmarks(config)
+    assert len(tests) == 5
+    check_no_overlap(training_problems(config), tests)
 
 
 @pytest.mark.parametrize("kind", [ROUNDED, LATEX, LETTER])
