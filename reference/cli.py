@@ -15,20 +15,13 @@ import transformers
 import tyro
 
 from reference.config import FREE, PRESETS, Config, TeacherConfig, check, flatten
-from reference.connect import (
-    OFFLINE,
-    World,
-    base_checkpoint,
-    benchmarks,
-    connect,
-    load_prompts,
-    training_problems,
-)
+from reference.connect import OFFLINE, World, base_checkpoint, connect, data_sizes, load_prompts
 from reference.engines.artifacts import read_records, write_whole
 from reference.engines.distributed import Process
+from reference.engines.memory import describe_memory, in_units, shape_of
 from reference.engines.run_folder import NothingMoreToDo, RunFolder
 from reference.records import Evaluation
-from reference.stages.plan import describe, expected_work, stage_names
+from reference.stages.plan import describe, expected_work, stage_names, totalled
 from reference.stages.report import final_table
 
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy")
@@ -177,20 +170,33 @@ def dollars(tokens_read: float, tokens_written: float, settings: TeacherConfig) 
 
 
 def dry_run(run: RunFolder, config: Config) -> str:
-    """The stages that are left: sizes, expected teacher calls and tokens; and device needs."""
+    """The stages that are left: sizes, expected teacher calls, tokens and their price; and device needs."""
     load_prompts(config.data.prompts)
-    expected = expected_work(config, training_problems(config), benchmarks(config))
-    return f"{describe([work for work in expected if run.is_left(work.stage)])}\n\n{device_needs(config)}"
+    left = [work for work in expected_work(config, data_sizes(config)) if run.is_left(work.stage)]
+    parts = [describe(left)]
+    if config.teacher.kind == "chat":
+        total = totalled(left)
+        price = dollars(total.tokens_read, total.tokens_written, config.teacher)
+        parts.append(
+            f"{config.teacher.model}: about {price:.2f} USD at {config.teacher.input_price} for a million tokens read "
+            f"and {config.teacher.output_price} for a million written; answers asked again come on top"
+        )
+    return "\n\n".join([*parts, device_needs(config)])
 
 
 def device_needs(config: Config) -> str:
-    """What training holds: float32 weights, gradients and two Adam moments are 16 bytes a parameter."""
-    if config.model.path != OFFLINE and not Path(config.model.path).is_dir():
+    """Memory for each process, from the model's shape."""
+    path = str(base_checkpoint(config)) if config.model.path == OFFLINE else config.model.path
+    shape = shape_of(path)
+    if shape is None:
         return f"{config.model.path} is not in a local folder: its size shows once it is there"
-    folder = base_checkpoint(config)
-    parameters = sum(part.stat().st_size for part in folder.glob("*.safetensors")) / 4
-    return (
-        f"{parameters / 1e6:.1f} million parameters if stored in float32: training holds about "
-        f"{16 * parameters / 2**20:.0f} MiB plus activations, the reference policy and the sampler "
-        f"{8 * parameters / 2**20:.0f} MiB; runs on a CPU or one GPU"
+    table = describe_memory(
+        shape,
+        config.sft.max_tokens_per_batch,
+        config.grpo.max_tokens_per_batch,
+        config.model.activation_checkpointing,
     )
+    sampler = f"the sampler's weights take {in_units(shape, 2 * shape.parameters)} in bfloat16, its cache comes on top"
+    if config.sampler == "vllm":
+        sampler += f", together {100 * config.vllm.gpu_memory_utilization:.0f} % of the GPU"
+    return f"{shape.parameters / 1e6:.1f} million parameters; memory of each process:\n{table}\n{sampler}"

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,12 +21,14 @@ from reference.engines.hf_sampler import HFSampler
 from reference.engines.judge import Judge
 from reference.engines.policy import checkpoint_folder
 from reference.engines.student import Student
+from reference.engines.vllm_sampler import VLLMSampler, VLLMSettings, check_installed, check_tensor_parallel
 from reference.interfaces import Sampler, Teacher
 from reference.offline import word_problems
 from reference.offline.symbolic_teacher import SymbolicTeacher
 from reference.offline.tiny_model import BASE_CHECKPOINT
 from reference.paper.prompts import Prompts, replace_templates, student_messages
 from reference.records import Problem
+from reference.stages.plan import DataSizes
 
 if TYPE_CHECKING:
     from reference.engines.chat_teacher import ChatTeacher
@@ -36,6 +38,9 @@ BENCHMARK_NAME = re.compile(r"[\w-]+", re.ASCII)
 WORLD_SEED = 0  # the offline world is one and the same for every run; the run's seed is another matter
 OFFLINE_PROBLEMS = 320
 OFFLINE_TEST_PROBLEMS = 100
+GSM8K_TRAIN = 7473
+GSM8K_QUESTION_TOKENS = 58  # 234.5 characters on average, at
+CHARACTERS_PER_TOKEN = 4  # a rule of thumb for English
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ def connect(config: Config, process: Process, recordings: Path) -> World:
     base = base_checkpoint(config)
     chat = Chat.from_checkpoint(base)
     prompts = load_prompts(config.data.prompts)
-    student = Student(base, chat, prompts, _sampler(config, chat, process), process)
+    student = Student(base, chat, prompts, _sampler(config, base, chat, process), process)
     problems = training_problems(config)
     short = [p for p in problems if len(chat.prompt_ids(student_messages(prompts, p))) <= config.data.max_prompt_tokens]
     if not short:
@@ -79,10 +84,26 @@ def connect(config: Config, process: Process, recordings: Path) -> World:
     )
 
 
-def _sampler(config: Config, chat: Chat, process: Process) -> Sampler:
-    return HFSampler(
-        chat.tokenizer, chat.end_ids, process.device, process.rollout_dtype, config.sampler_rows, process.share
+def _sampler(config: Config, base: Path, chat: Chat, process: Process) -> Sampler:
+    """The rollout engine that was asked for. Raises ValueError where it cannot serve this model in these processes."""
+    if config.sampler == "hf":
+        return HFSampler(
+            chat.tokenizer, chat.end_ids, process.device, process.rollout_dtype, config.sampler_rows, process.share
+        )
+    check_installed()
+    model = AutoConfig.from_pretrained(base)
+    group = config.vllm.tensor_parallel
+    check_tensor_parallel(model.num_attention_heads, model.num_key_value_heads, group, process.size)
+    longest = max(config.difficulty.max_new_tokens, config.grpo.max_new_tokens, config.evaluation.max_new_tokens)
+    settings = VLLMSettings(
+        tensor_parallel=group,
+        gpu_memory_utilization=config.vllm.gpu_memory_utilization,
+        prefix_caching=config.vllm.prefix_caching,
+        enforce_eager=config.vllm.enforce_eager,
+        max_length=min(config.data.max_prompt_tokens + longest, model.max_position_embeddings),
+        max_rows=config.sampler_rows,
     )
+    return VLLMSampler(chat.tokenizer, chat.end_ids, process.rollout_dtype, settings, process.rank, process.size)
 
 
 def _chat_teacher(config: Config, prompts: Prompts, recordings: Path, process: Process) -> "ChatTeacher":
@@ -137,7 +158,7 @@ def training_problems(config: Config) -> list[Problem]:
         return word_problems.generate("train", config.data.limit or OFFLINE_PROBLEMS, WORLD_SEED)
     if not config.data.train:
         raise ValueError("no training problems: give --data.train a JSONL file in GSM8K's format, or `offline`")
-    if config.data.train == DATA_SETS["gsm8k"].source:
+    if config.data.train == DATA_SETS["gsm8k"].hub_id:
         return read_problems("gsm8k", "", "train", config.data.limit)
     return read_problems(Path(config.data.train).stem, config.data.train, "train", config.data.limit)
 
@@ -162,6 +183,30 @@ def benchmarks(config: Config) -> dict[str, list[Problem]]:
     if len(set(names)) < len(names):
         raise ValueError(f"--data.tests names a benchmark twice: {', '.join(names)}")
     return dict(found)
+
+
+def data_sizes(config: Config) -> DataSizes:
+    """The sizes of the data; of what would come from the hub, those it is known to have."""
+    train = config.data.train
+    if train == DATA_SETS["gsm8k"].hub_id:
+        num_problems, question_tokens = min(config.data.limit or GSM8K_TRAIN, GSM8K_TRAIN), GSM8K_QUESTION_TOKENS
+    else:
+        problems = training_problems(config)
+        num_problems = len(problems)
+        question_tokens = sum(len(problem.question) for problem in problems) // (num_problems * CHARACTERS_PER_TOKEN)
+    on_hub = [name for name in config.data.tests if name in DATA_SETS]
+    tests = benchmarks(replace(config, data=replace(config.data, tests=_without(config.data.tests, on_hub))))
+    sizes = {name: len(problems) for name, problems in tests.items()} | {
+        name: min(config.data.test_limit or size, size) for name in on_hub for size in [DATA_SETS[name].hub_size]
+    }
+    in_order = [entry.partition("=")[0] for entry in config.data.tests if entry != OFFLINE]
+    return DataSizes(
+        num_problems, question_tokens, {name: sizes[name] for name in [*in_order, *sizes] if name in sizes}
+    )
+
+
+def _without(entries: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(entry for entry in entries if entry not in names)
 
 
 def load_prompts(folder: str) -> Prompts:

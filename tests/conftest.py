@@ -59,16 +59,17 @@ def chat():
 def random_checkpoint(tmp_path_factory, chat):
     """A function that gives a checkpoint folder of random weights; equal arguments give the same folder.
 
-    A wide initialisation makes the outputs vary from prompt to prompt; 0.02 makes them nearly uniform.
+    A wide initialisation makes the outputs vary from prompt to prompt; 0.02 makes them nearly uniform. vLLM's attention
+    on a CPU wants heads of 32 at least.
     """
     folders = {}
 
-    def make(seed=0, tied=True, spread=0.2):
-        if (seed, tied, spread) not in folders:
+    def make(seed=0, tied=True, spread=0.2, head_width=8):
+        if (seed, tied, spread, head_width) not in folders:
             torch.manual_seed(seed)
             config = Qwen2Config(
                 vocab_size=len(chat.tokenizer),
-                hidden_size=32,
+                hidden_size=4 * head_width,
                 intermediate_size=48,
                 num_hidden_layers=2,
                 num_attention_heads=4,
@@ -80,8 +81,8 @@ def random_checkpoint(tmp_path_factory, chat):
             folder = tmp_path_factory.mktemp("model") / "checkpoint"
             model = Qwen2ForCausalLM(config)
             save_checkpoint(model, chat, folder, dict(model.named_parameters()))
-            folders[seed, tied, spread] = folder
-        return folders[seed, tied, spread]
+            folders[seed, tied, spread, head_width] = folder
+        return folders[seed, tied, spread, head_width]
 
     return make
 

@@ -397,5 +397,5 @@ def test_our_own_mistakes_keep_their_traceback(in_folder):
 
 
 def test_the_device_needs_of_a_model_that_is_not_here_yet_are_left_open():
-    config = cli.Config()
+    config = replace(TINY, model=replace(TINY.model, path="owner/another-model"))
     assert "is not in a local folder" in cli.device_needs(config)

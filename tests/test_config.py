@@ -71,7 +71,7 @@ TABLE_6_OTHERWISE = {
     "RL algorithm": "the only one there is",
     "Number of GPUs": "a matter of the launch, not of the method",
     "Actor strategy": "FSDP2 wherever there are several processes",
-    "PPO micro-batch size per GPU": "grpo.max_tokens_per_batch; the loss is the same whatever the split",
+    "PPO micro-batch size per GPU": "grpo.max_tokens_per_batch, room for 2 sequences of 1024 + 1024 tokens",
     "KL loss": "always; grpo.kl_coef 0 switches it off",
     "KL loss type": "the only one there is: paper.grpo.low_variance_kl",
     "Rollout engine": "vLLM in the paper's presets (`sampler`); the one that runs everywhere otherwise",
@@ -128,7 +128,7 @@ def test_the_papers_presets_name_their_models_and_the_papers_benchmarks():
     ]
     assert PAPERS == [QWEN, LLAMA]
     for name in PAPERS:
-        assert PRESETS[name].data.train == DATA_SETS["gsm8k"].source
+        assert PRESETS[name].data.train == DATA_SETS["gsm8k"].hub_id
         assert [test.replace("_", "").upper() for test in PRESETS[name].data.tests] == [
             benchmark.replace("-", "").upper() for benchmark in BENCHMARKS
         ]

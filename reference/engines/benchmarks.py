@@ -91,26 +91,32 @@ def _numeric(question: str, gold: object) -> Parsed:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A benchmark's record format, the sizes it is known to have, and where it is: on the hub, or a text file."""
+    """A benchmark's record format, the sizes it is known to have, where the hub has it and how many problems there.
+
+    One that the hub has not, or not rightly, comes from the `address` of a text file.
+    """
 
     parse: Callable[[Mapping], Parsed]
     sizes: tuple[int, ...] = ()
-    source: str = ""
+    hub_id: str = ""
+    hub_size: int = 0
     configuration: str | None = None
+    address: str = ""
 
 
 # Sizes: GSM8K's training and test set; SVAMP's test split and the whole (Table 7 has 1320 for GSM8K, ambiguity A5).
 DATA_SETS = {
-    "gsm8k": DataSet(parse_gsm8k, (7473, 1319), "openai/gsm8k", "main"),
-    "gsm8k_platinum": DataSet(parse_gsm8k, (1209,), "madrylab/gsm8k-platinum", "main"),
-    "mawps": DataSet(parse_mawps, (), "garrethlee/MAWPS"),
-    "svamp": DataSet(parse_svamp, (300, 1000), "ChilleD/SVAMP"),
-    "math500": DataSet(parse_math500, (500,), "HuggingFaceH4/MATH-500"),
-    # The hub has it too, with wrong answers: see logiqa_text.
+    "gsm8k": DataSet(parse_gsm8k, (7473, 1319), "openai/gsm8k", 1319, "main"),
+    "gsm8k_platinum": DataSet(parse_gsm8k, (1209,), "madrylab/gsm8k-platinum", 1209, "main"),
+    "mawps": DataSet(parse_mawps, (), "garrethlee/MAWPS", 355),
+    "svamp": DataSet(parse_svamp, (300, 1000), "ChilleD/SVAMP", 300),
+    "math500": DataSet(parse_math500, (500,), "HuggingFaceH4/MATH-500", 500),
     "logiqa": DataSet(
         parse_logiqa,
         (651,),
-        "https://raw.githubusercontent.com/lgw863/LogiQA-dataset/ff6c4cbca47627b3ac2da94a29fa28204a167b41/Test.txt",
+        hub_size=651,
+        address="https://raw.githubusercontent.com/lgw863/LogiQA-dataset/"
+        "ff6c4cbca47627b3ac2da94a29fa28204a167b41/Test.txt",
     ),
 }
 OWN_FORMAT = DataSet(parse_gsm8k)
@@ -125,7 +131,7 @@ def read_problems(name: str, source: str, split: str, limit: int | None = None) 
         ValueError: nothing there, a record that is not such a problem, or another number of records than there are.
     """
     data_set = DATA_SETS.get(name, OWN_FORMAT)
-    source = source or data_set.source
+    source = source or data_set.hub_id or data_set.address
     if not source:
         raise ValueError(f"there is no benchmark {name!r}; give NAME=PATH, or one of {', '.join(DATA_SETS)}")
     records, places = _read(source, data_set, split)
@@ -142,10 +148,10 @@ def _read(source: str, data_set: DataSet, split: str) -> tuple[Sequence[Mapping]
     """All records of a source, and what to call each in a message."""
     is_file = Path(source).exists() or source.endswith(FILES)
     if data_set.parse is parse_logiqa and source.endswith(".txt"):
-        text = download_text(source) if source == data_set.source else _text(Path(source))
+        text = download_text(source) if source == data_set.address else _text(Path(source))
         records = read_logiqa_text(text, source)
     elif not is_file and HUB_ID.fullmatch(source):
-        records = load_hub_records(source, data_set.configuration if source == data_set.source else None, split)
+        records = load_hub_records(source, data_set.configuration if source == data_set.hub_id else None, split)
     else:
         return _read_jsonl(Path(source))
     return records, [f"{source}, record {at}" for at in range(len(records))]

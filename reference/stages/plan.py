@@ -1,16 +1,29 @@
 """The stages of a run by name, and what they are expected to cost (`--dry-run`)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reference.config import Config
-from reference.paper.reported import QWEN, TABLE_4, TABLE_9_STEPS, TABLE_9_TOKENS
-from reference.records import DifficultyGroup, Problem
+from reference.paper.reported import LLAMA, QWEN, TABLE_4, TABLE_9_STEPS, TABLE_9_TOKENS
+from reference.records import DifficultyGroup
 
 PHASES = ("1_medium", "2_bridge", "3_recycled")
-CHARACTERS_PER_TOKEN = 4  # a rule of thumb for English
-JUDGE_PROMPT_TOKENS = 300  # the rules of Appendix D.1 around question and trace
-DIAGNOSIS_TOKENS = 250  # what a seven-field diagnosis takes
+# What our prompts take around question, trace and step, in tokens, and what the teacher writes; rules of thumb.
+JUDGE_PROMPT_TOKENS = 300  # Appendix D.1's rules
+REWRITE_PROMPT_TOKENS = 120
+DIAGNOSIS_PROMPT_TOKENS = 550  # Appendix D.2's rules
+SOLVE_PROMPT_TOKENS = 100
+DIAGNOSIS_TOKENS = 250  # a diagnosis of seven fields
+SCORE_TOKENS = 2
+
+
+@dataclass(frozen=True)
+class DataSizes:
+    """What the expected work follows from: training problems, their questions' mean length, test problems by name."""
+
+    num_problems: int
+    question_tokens: int
+    tests: Mapping[str, int]
 
 
 def stage_names(config: Config) -> list[str]:
@@ -32,66 +45,77 @@ def evaluation_of(config: Config, name: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Expected:
-    """What a stage is expected to take. Tokens are counted as read and written together."""
+    """What a stage is expected to take."""
 
     stage: str
     size: str
     rollouts: int = 0
     teacher_calls: int = 0
-    teacher_tokens: int = 0
+    tokens_read: int = 0
+    tokens_written: int = 0
 
 
-def expected_work(
-    config: Config, problems: Sequence[Problem], benchmarks: Mapping[str, Sequence[Problem]]
-) -> list[Expected]:
+def expected_work(config: Config, sizes: DataSizes) -> list[Expected]:
     """The expected cost of each stage: difficulty shares as in Table 4, steps and tokens of a trace as in Table 9.
 
-    Both are the paper's for Qwen2.5-0.5B; this model's own are known once the first stages have run.
+    They are those of the paper's model that the thresholds name, else of Qwen2.5-0.5B; this model's own are known once
+    the first stages have run. A problem that fails is one of the hard ones.
     """
-    n = len(problems)
-    shares = {group: size / sum(TABLE_4[QWEN].values()) for group, size in TABLE_4[QWEN].items()}
+    n, question = sizes.num_problems, sizes.question_tokens
+    model = LLAMA if config.recycling.tau_length == TABLE_9_TOKENS[LLAMA].mean else QWEN
+    shares = {group: size / sum(TABLE_4[model].values()) for group, size in TABLE_4[model].items()}
     medium, hard = round(n * shares[DifficultyGroup.MEDIUM]), round(n * shares[DifficultyGroup.HARD])
-    question = sum(len(problem.question) for problem in problems) // (n * CHARACTERS_PER_TOKEN)
-    trace, steps = TABLE_9_TOKENS[QWEN].mean, TABLE_9_STEPS[QWEN].mean
-    judged = round(hard * steps)
-    bridge_calls = 3 * judged  # importance, jumpiness, and at most one rewriting for each step
-    bridge_tokens = round(bridge_calls * (JUDGE_PROMPT_TOKENS + question + trace))
-    tests = sum(len(test) for test in benchmarks.values())
-    sampled = len(next(iter(benchmarks.values()), [])) * config.evaluation.pass_samples
+    trace, steps = TABLE_9_TOKENS[model].mean, TABLE_9_STEPS[model].mean
+    judged, step = round(hard * steps), trace / steps
+    half = question + trace / 2  # a step is asked about together with what precedes it, half of the trace on average
+    # Importance of each step, jumpiness of all but the first, and at most one rewriting for each.
+    read = judged * (JUDGE_PROMPT_TOKENS + question + 2 * trace) + (judged - hard) * (JUDGE_PROMPT_TOKENS + half + step)
+    read += judged * (REWRITE_PROMPT_TOKENS + half + step)
+    written = (2 * judged - hard) * SCORE_TOKENS + judged * 1.5 * step
+    taught = medium + hard
+    tests, first = sum(sizes.tests.values()), next(iter(sizes.tests.values()), 0)
     table = {
         "1_difficulty": Expected("", f"{n} problems", rollouts=n * config.difficulty.num_samples),
         "2_traces": Expected(
-            "", f"{medium + hard} traces", 0, medium + hard, round((medium + hard) * (question + trace))
+            "", f"{taught} traces", 0, taught, taught * (SOLVE_PROMPT_TOKENS + question), round(taught * trace)
         ),
-        "3_bridge": Expected("", f"{hard} traces, {judged} steps", 0, bridge_calls, bridge_tokens),
+        "3_bridge": Expected("", f"{hard} traces, {judged} steps", 0, 3 * judged - hard, round(read), round(written)),
         "1_medium": Expected("", f"{medium} samples"),
         "2_bridge": Expected("", f"{hard} traces and their local samples"),
         "3_recycled": Expected("", f"{3 * hard} samples"),
         "2_filter": Expected("", f"{n} problems", rollouts=n * config.grpo.num_rollouts),
         "3_grpo": Expected("", f"{n - hard} problems", (n - hard) * config.grpo.num_rollouts * config.grpo.epochs),
-        "4_recycle": Expected("", f"{hard} failures", 0, hard, round(hard * (question + trace + DIAGNOSIS_TOKENS))),
-        "eval": Expected("", f"{tests} problems", rollouts=tests + sampled),
+        "4_recycle": Expected(
+            "",
+            f"{hard} failures",
+            0,
+            hard,
+            round(hard * (DIAGNOSIS_PROMPT_TOKENS + question + trace)),
+            hard * DIAGNOSIS_TOKENS,
+        ),
+        "eval": Expected("", f"{tests} problems", rollouts=tests + first * config.evaluation.pass_samples),
     }
     kinds = [(name, "eval" if name.startswith("eval/") else name.rsplit("/", 1)[-1]) for name in stage_names(config)]
-    return [
-        Expected(name, work.size, work.rollouts, work.teacher_calls, work.teacher_tokens)
-        for name, work in ((name, table[kind]) for name, kind in kinds)
-    ]
+    return [replace(table[kind], stage=name) for name, kind in kinds]
 
 
 def describe(expected: Sequence[Expected]) -> str:
     """The expected work as a table with its sums."""
-    lines = [f"{'stage':28}{'size':>42}{'rollouts':>12}{'teacher calls':>15}{'their tokens':>14}"]
-    total = Expected(
+    lines = [f"{'stage':28}{'size':>42}{'rollouts':>12}{'teacher calls':>15}{'tokens read':>13}{'written':>12}"]
+    for work in [*expected, totalled(expected)]:
+        numbers = (work.rollouts, work.teacher_calls, work.tokens_read, work.tokens_written)
+        cells = [f"{number or '':>{width}}" for number, width in zip(numbers, (12, 15, 13, 12), strict=True)]
+        lines.append(f"{work.stage:28}{work.size:>42}{''.join(cells)}")
+    return "\n".join(lines)
+
+
+def totalled(expected: Sequence[Expected]) -> Expected:
+    """The sum over the stages."""
+    return Expected(
         "all together",
         "",
         sum(work.rollouts for work in expected),
         sum(work.teacher_calls for work in expected),
-        sum(work.teacher_tokens for work in expected),
+        sum(work.tokens_read for work in expected),
+        sum(work.tokens_written for work in expected),
     )
-    for work in [*expected, total]:
-        lines.append(
-            f"{work.stage:28}{work.size:>42}{work.rollouts or '':>12}{work.teacher_calls or '':>15}"
-            f"{work.teacher_tokens or '':>14}"
-        )
-    return "\n".join(lines)

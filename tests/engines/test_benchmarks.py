@@ -225,9 +225,9 @@ def test_training_needs_exact_decimals(kind):
 
 
 def test_every_known_benchmark_has_a_source_of_its_own():
-    sources = {name: data_set.source for name, data_set in DATA_SETS.items()}
-    assert sources.pop("logiqa").endswith("/Test.txt")
-    assert all(source.count("/") == 1 for source in sources.values())
+    for name, data_set in DATA_SETS.items():
+        assert data_set.address.endswith("/Test.txt") if name == "logiqa" else data_set.hub_id.count("/") == 1
+        assert not data_set.sizes or data_set.hub_size in data_set.sizes
 
 
 def test_without_datasets_the_message_says_what_to_install(monkeypatch):
@@ -267,7 +267,7 @@ def test_logiqas_own_file_is_downloaded_and_read(served, monkeypatch):
     folder, address = served
     item = "\nb\nA context.\nA question?\nA.one\nC.three\nB.two\nD.four\n"
     (folder / "Test.txt").write_text(item * 651)
-    monkeypatch.setitem(DATA_SETS, "logiqa", replace(DATA_SETS["logiqa"], source=f"{address}/Test.txt"))
+    monkeypatch.setitem(DATA_SETS, "logiqa", replace(DATA_SETS["logiqa"], address=f"{address}/Test.txt"))
     problems = read_problems("logiqa", "", "test", limit=2)
     assert [problem.id for problem in problems] == ["logiqa-00000", "logiqa-00001"]
     assert problems[0].question == "A context.\nA question?\nA. one\nB. two\nC. three\nD. four"

@@ -221,6 +221,26 @@ def test_ids_are_kept_as_sampled_and_never_encoded_again(random_checkpoint, chat
     assert all(len(group[0].token_ids) == DRAWN.max_new_tokens or group[0].finished for group in groups)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_logprobs_are_those_of_the_whole_vocabulary_at_temperature_1(random_checkpoint, chat, temperature):
+    """Each response is read again by the model, alone and unpadded; some end early, so that rows leave the batch."""
+    checkpoint, prompts = random_checkpoint(), ragged_prompts(12)
+    sampler = sampler_of(checkpoint, chat, common_words(checkpoint, prompts))
+    sampling = Sampling(temperature, 0.9, 24, with_logprobs=True)
+    groups = sampler.sample(prompts, [[at, at + 50] for at in range(12)], sampling)
+    model = load_causal_lm(checkpoint, torch.float64)
+    assert len({len(completion.token_ids) for group in groups for completion in group}) > 3
+    for prompt, group in zip(prompts, groups, strict=True):
+        for completion in group:
+            ids = completion.token_ids
+            with torch.no_grad():
+                logits_TV = model(input_ids=torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1]
+            expected = torch.log_softmax(logits_TV, dim=-1)[range(len(ids)), ids].tolist()
+            assert completion.logprobs == pytest.approx(expected, abs=1e-4)
+    plain = sampler.sample(prompts, [[at, at + 50] for at in range(12)], replace(sampling, with_logprobs=False))
+    assert plain == [[replace(completion, logprobs=None) for completion in group] for group in groups]
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_synced_weights_sample_like_loaded_ones(random_checkpoint, chat, tied):
     old, new = random_checkpoint(seed=0, tied=tied), random_checkpoint(seed=1, tied=tied)
