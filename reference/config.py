@@ -32,8 +32,8 @@ class DataConfig:
     """Take only the first N training problems."""
     tests: tuple[str, ...] = ()
     """Benchmarks, the in-domain one first: NAME=PATH of a JSONL file, or NAME alone, from the hub, for gsm8k,
-    gsm8k_platinum, mawps, svamp, math500 and logiqa. These names have formats of their own, any other name has
-    GSM8K's. `offline` is the small world."""
+    gsm8k_platinum, mawps, svamp and math500, and for logiqa, from its own file (ambiguity A48). These names have
+    formats of their own, any other name has GSM8K's. `offline` is the small world."""
     test_limit: int | None = None
     """Take only the first N problems of each benchmark."""
     max_prompt_tokens: int = 1024

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from reference.engines.hub_datasets import load_hub_records
-from reference.paper.answers import ROUNDED_DECIMALS, extract_answer, normalize_number
+from reference.engines.hub_datasets import download_text, load_hub_records
+from reference.engines.logiqa_text import LETTERS, read_logiqa_text
+from reference.paper.answers import FLOAT_DECIMALS, ROUNDED_DECIMALS, extract_answer, normalize_number
 from reference.records import AnswerKind, Problem
 
-LETTERS = "ABCD"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+FILES = (".jsonl", ".json", ".txt")  # what ends so is a path, there or not, and no data set of the hub
 
 
 @dataclass(frozen=True)
@@ -66,33 +67,41 @@ def parse_math500(record: Mapping) -> Parsed:
 
 
 def parse_logiqa(record: Mapping) -> Parsed:
-    """`context`, a question, four `options` in letter order, and the number of the right one.
+    """`context`, `question`, four `options` in the order of their letters, and the number of the right one.
 
-    The original text file prints the options of 19 items as A, C, B, D: there the place is not the letter.
+    Copies with `correct_option` are refused: they have the options in printed order (`logiqa_text`).
     """
-    question, right = (
-        (record["query"], record["correct_option"]) if "query" in record else (record["question"], record["answer"])
-    )
+    if "correct_option" in record:
+        raise ValueError("this copy of LogiQA has wrong answers and cut options; take its own Test.txt")
+    if record["answer"] not in range(len(LETTERS)):
+        raise ValueError("its `answer` is not the number of an option, from 0")
     options = [f"{letter}. {option}" for letter, option in zip(LETTERS, record["options"], strict=True)]
-    return Parsed("\n".join([record["context"], question, *options]), LETTERS[right], AnswerKind.LETTER)
+    question = "\n".join([record["context"], record["question"], *options])
+    return Parsed(question, LETTERS[record["answer"]], AnswerKind.LETTER)
 
 
 def _numeric(question: str, gold: object) -> Parsed:
-    number = normalize_number(format(Decimal(str(gold)), "f"))
+    value = Decimal(str(gold))
+    if -value.as_tuple().exponent > FLOAT_DECIMALS:
+        value = round(value, FLOAT_DECIMALS)  # 0.30000000000000004 was meant to be 0.3
+    number = normalize_number(format(value, "f"))
     decimals = len(number.partition(".")[2])
     return Parsed(question, number, AnswerKind.ROUNDED if decimals >= ROUNDED_DECIMALS else AnswerKind.NUMBER)
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A benchmark's record format, the sizes it is known to have, and where the hub has it with how many problems."""
+    """A benchmark's record format, the sizes it is known to have, where the hub has it and how many problems there.
+
+    One that the hub has not, or not rightly, comes from the `address` of a text file.
+    """
 
     parse: Callable[[Mapping], Parsed]
     sizes: tuple[int, ...] = ()
     hub_id: str = ""
     hub_size: int = 0
     configuration: str | None = None
-    revision: str | None = None
+    address: str = ""
 
 
 # Sizes: GSM8K's training and test set; SVAMP's test split and the whole (Table 7 has 1320 for GSM8K, ambiguity A5).
@@ -102,29 +111,30 @@ DATA_SETS = {
     "mawps": DataSet(parse_mawps, (), "garrethlee/MAWPS", 355),
     "svamp": DataSet(parse_svamp, (300, 1000), "ChilleD/SVAMP", 300),
     "math500": DataSet(parse_math500, (500,), "HuggingFaceH4/MATH-500", 500),
-    # Its own branch has a loading script, which `datasets` runs no more; the converted one has the same records.
-    "logiqa": DataSet(parse_logiqa, (651,), "lucasmccabe/logiqa", 651, revision="refs/convert/parquet"),
+    "logiqa": DataSet(
+        parse_logiqa,
+        (651,),
+        hub_size=651,
+        address="https://raw.githubusercontent.com/lgw863/LogiQA-dataset/"
+        "ff6c4cbca47627b3ac2da94a29fa28204a167b41/Test.txt",
+    ),
 }
 OWN_FORMAT = DataSet(parse_gsm8k)
 
 
 def read_problems(name: str, source: str, split: str, limit: int | None = None) -> list[Problem]:
-    """The first `limit` problems of a JSONL file or a hub data set; ids are `name-00000`, `name-00001`, ...
+    """The first `limit` problems of a file or a hub data set; ids are `name-00000`, `name-00001`, ...
 
-    `name` is one of DATA_SETS, or your own for a file in GSM8K's format. An empty `source` is that name's on the hub.
+    `name` is one of DATA_SETS, or your own for data in GSM8K's format. An empty `source` is that name's own.
 
     Raises:
         ValueError: nothing there, a record that is not such a problem, or another number of records than there are.
     """
     data_set = DATA_SETS.get(name, OWN_FORMAT)
-    if not source and not data_set.hub_id:
+    source = source or data_set.hub_id or data_set.address
+    if not source:
         raise ValueError(f"there is no benchmark {name!r}; give NAME=PATH, or one of {', '.join(DATA_SETS)}")
-    if not source or not Path(source).exists() and HUB_ID.fullmatch(source):
-        source = source or data_set.hub_id
-        records = load_hub_records(source, data_set.configuration, split, data_set.revision)
-        places = [f"{source}, record {at}" for at in range(len(records))]
-    else:
-        records, places = _read_jsonl(Path(source))
+    records, places = _read(source, data_set, split)
     if data_set.sizes and len(records) not in data_set.sizes:
         sizes = " or ".join(map(str, data_set.sizes))
         raise ValueError(
@@ -134,15 +144,32 @@ def read_problems(name: str, source: str, split: str, limit: int | None = None) 
     return [_problem(data_set, record, f"{name}-{at:05d}", place) for at, (record, place) in enumerate(chosen)]
 
 
+def _read(source: str, data_set: DataSet, split: str) -> tuple[Sequence[Mapping], list[str]]:
+    """All records of a source, and what to call each in a message."""
+    is_file = Path(source).exists() or source.endswith(FILES)
+    if data_set.parse is parse_logiqa and source.endswith(".txt"):
+        text = download_text(source) if source == data_set.address else _text(Path(source))
+        records = read_logiqa_text(text, source)
+    elif not is_file and HUB_ID.fullmatch(source):
+        records = load_hub_records(source, data_set.configuration if source == data_set.hub_id else None, split)
+    else:
+        return _read_jsonl(Path(source))
+    return records, [f"{source}, record {at}" for at in range(len(records))]
+
+
 def _read_jsonl(path: Path) -> tuple[list[Mapping], list[str]]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read the problems in {path} ({error}); give a JSONL file in UTF-8") from error
+    lines = _text(path).rstrip("\n").split("\n")
     if lines == [""]:
         raise ValueError(f"{path} holds no problems; give a JSONL file with at least one")
     places = [f"{path}, line {at}" for at in range(1, len(lines) + 1)]
     return [_record(line, place) for line, place in zip(lines, places, strict=True)], places
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read the problems in {path} ({error}); give a JSONL file in UTF-8") from error
 
 
 def _record(line: str, place: str) -> Mapping:

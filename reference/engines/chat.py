@@ -41,7 +41,8 @@ class Chat:
         """The tokenizer of a checkpoint directory or hub name, with every end id its generation config lists.
 
         Raises:
-            ValueError: no tokenizer, no chat template, or no end-of-sequence id.
+            ValueError: no tokenizer, no chat template, no end-of-sequence id, a damaged generation config, or a
+                template that the mask cannot be taken from.
         """
         try:
             tokenizer = AutoTokenizer.from_pretrained(checkpoint)
@@ -110,8 +111,11 @@ class Chat:
 def _end_ids(checkpoint: Path | str) -> list[int]:
     try:
         ids = GenerationConfig.from_pretrained(checkpoint).eos_token_id
-    except OSError:  # a checkpoint need not have a generation config
-        return []
+    except (OSError, AttributeError, TypeError) as error:
+        path = Path(checkpoint) / "generation_config.json"
+        if path.exists():
+            raise ValueError(f"{path} is damaged ({error}); mend or remove it") from error
+        return []  # a checkpoint need not have one
     if ids is None:
         return []
     return [ids] if isinstance(ids, int) else list(ids)

@@ -49,9 +49,12 @@ def extract_answer(text: str) -> str | None:
 
 
 def answer_text(text: str) -> str | None:
-    """What stands behind the last `####`, to the end of its line, without the marks around it; None if nothing does."""
+    """What stands behind the last `####`, to the end of its line, without the marks around it; None if nothing does.
+
+    A full stop at the end is none of it.
+    """
     _, mark, after = text.rpartition(ANSWER_MARK)
-    inner = after.split("\n", 1)[0].strip().strip("*").strip()
+    inner = after.split("\n", 1)[0].strip().strip("*").removesuffix(".").strip("*").strip()
     for opening, closing in (("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("\\boxed{", "}")):
         if inner.startswith(opening) and inner.endswith(closing) and len(inner) >= len(opening) + len(closing):
             inner = inner[len(opening) : len(inner) - len(closing)].strip()
@@ -69,12 +72,13 @@ def extract_letter(text: str) -> str | None:
 
 
 def is_rounded(answer: str, gold: str) -> bool:
-    """Whether two plain decimals are equal as far as both are given, to at least two decimals: 1.83 for 1.8333333.
+    """Whether two plain decimals are equal as far as both are given: 1.83 for 1.8333333, but not 1.8.
 
-    For golds that were computed in floating point or rounded themselves, of ROUNDED_DECIMALS decimals or more.
+    The answer has at least two decimals and two digits that count, so that -0.05 is not -0.04545. For golds that were
+    computed in floating point or rounded themselves, of ROUNDED_DECIMALS decimals or more.
     """
     places = min(FLOAT_DECIMALS, *(len(number.partition(".")[2]) for number in (answer, gold)))
-    if places < 2:
+    if places < 2 or len(Decimal(answer).as_tuple().digits) < 2:
         return Decimal(answer) == Decimal(gold)
     step = Decimal(1).scaleb(-places)
     return abs(Decimal(answer) - Decimal(gold)) <= step / 2

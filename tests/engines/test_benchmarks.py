@@ -2,9 +2,15 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 
+from reference.config import PRESETS
+from reference.connect import benchmarks, training_problems
 from reference.engines.benchmarks import (
     DATA_SETS,
     check_no_overlap,
@@ -27,12 +33,14 @@ NUMBER, ROUNDED, LATEX, LETTER = AnswerKind.NUMBER, AnswerKind.ROUNDED, AnswerKi
     [
         (parse_gsm8k, {"question": "2 + 3?", "answer": "2+3=5\n#### 5"}, "2 + 3?", "5", NUMBER),
         (parse_mawps, {"sQuestion": "q", "lSolutions": [504.0]}, "q", "504", NUMBER),
-        (parse_mawps, {"sQuestion": "q", "lSolutions": ["0.8333333333333334"]}, "q", "0.8333333333333334", ROUNDED),
+        (parse_mawps, {"sQuestion": "q", "lSolutions": ["0.8333333333333334"]}, "q", "0.8333333333", ROUNDED),
         (parse_mawps, {"original_text": "q", "ans": "0.125"}, "q", "0.125", NUMBER),
-        (parse_mawps, {"original_text": "q", "ans": 1.8333333333333335}, "q", "1.8333333333333335", ROUNDED),
+        (parse_mawps, {"original_text": "q", "ans": 1.8333333333333335}, "q", "1.8333333333", ROUNDED),
         (parse_mawps, {"input": "q", "target": 43.0}, "q", "43", NUMBER),
         (parse_mawps, {"question": "q", "answer": "1+1=2\n#### 2"}, "q", "2", NUMBER),
         (parse_mawps, {"question": "q", "answer": 2.5}, "q", "2.5", NUMBER),
+        (parse_mawps, {"input": "q", "target": 0.30000000000000004}, "q", "0.3", NUMBER),
+        (parse_mawps, {"input": "q", "target": 1e22}, "q", "1" + "0" * 22, NUMBER),
         (parse_mawps, {"input": "q", "target": 1e-05}, "q", "0.00001", ROUNDED),
         (
             parse_svamp,
@@ -56,13 +64,6 @@ NUMBER, ROUNDED, LATEX, LETTER = AnswerKind.NUMBER, AnswerKind.ROUNDED, AnswerKi
             "C",
             LETTER,
         ),
-        (
-            parse_logiqa,  # as the hub has it
-            {"context": "c", "query": "q", "options": list("wxyz"), "correct_option": 1},
-            "c\nq\nA. w\nB. x\nC. y\nD. z",
-            "B",
-            LETTER,
-        ),
     ],
 )
 def test_a_record_becomes_a_problem(parse, record, question, gold, kind):
@@ -74,6 +75,18 @@ def written(tmp_path, *records):
     path = tmp_path / "data.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return str(path)
+
+
+@pytest.mark.parametrize("answer", [-1, 4, "A", None])
+def test_an_option_that_is_not_there_is_no_answer(answer):
+    with pytest.raises(ValueError, match="not the number of an option"):
+        parse_logiqa({"context": "c", "question": "q", "options": list("wxyz"), "answer": answer})
+
+
+def test_a_copy_of_logiqa_that_takes_the_place_for_the_letter_is_refused():
+    """As the hub has it: 12 of its answers are wrong, and 55 options have lost their first digit."""
+    with pytest.raises(ValueError, match="wrong answers .* its own Test.txt"):
+        parse_logiqa({"context": "c", "query": "q", "options": list("wxyz"), "correct_option": 1})
 
 
 def test_problems_are_numbered_in_the_order_of_the_file(tmp_path):
@@ -94,6 +107,7 @@ def test_problems_are_numbered_in_the_order_of_the_file(tmp_path):
         ("mawps", {"sQuestion": "q", "lSolutions": [1, 2]}, "line 1: no problem of this data set"),
         ("mawps", {"input": "q", "target": "many"}, "line 1: no problem of this data set"),
         ("mawps", {"Question": "q"}, "there is no field 'answer'"),
+        ("mawps", {"input": "q", "target": float("nan")}, "line 1: no problem of this data set"),
     ],
 )
 def test_a_record_that_is_no_problem_is_named_with_its_line(tmp_path, name, record, says):
@@ -126,6 +140,13 @@ def test_a_byte_order_mark_is_no_part_of_the_first_record(tmp_path):
 def test_a_data_set_with_records_missing_is_refused(tmp_path, name, sizes):
     with pytest.raises(ValueError, match=f"has 1 problems, {name} has {sizes}; .*a name of your own"):
         read_problems(name, written(tmp_path, {"question": "q", "answer": "#### 5"}), "test")
+
+
+@pytest.mark.parametrize("source", ["data/nowhere.jsonl", "data/nowhere.txt"])
+def test_a_file_that_is_not_there_is_not_looked_for_on_the_hub(source, monkeypatch):
+    monkeypatch.setattr("reference.engines.benchmarks.load_hub_records", lambda *call: pytest.fail(f"asked for {call}"))
+    with pytest.raises(ValueError, match=f"cannot read the problems in {source}"):
+        read_problems("own", source, "test")
 
 
 def test_a_benchmark_that_nobody_knows_needs_a_file():
@@ -189,6 +210,13 @@ def test_a_test_question_in_the_training_data_is_refused_however_it_is_written()
         check_no_overlap(training, {"exam": [Problem("e-2", "tom  has 3 apples - HOW many", "3")]})
 
 
+def test_the_offline_world_keeps_its_tests_out_of_its_training_data():
+    config = PRESETS["tiny"]
+    tests = benchmarks(config)
+    assert len(tests) == 5
+    check_no_overlap(training_problems(config), tests)
+
+
 @pytest.mark.parametrize("kind", [ROUNDED, LATEX, LETTER])
 def test_training_needs_exact_decimals(kind):
     check_training([Problem("t-1", "q", "3")])
@@ -196,8 +224,10 @@ def test_training_needs_exact_decimals(kind):
         check_training([Problem("t-1", "q", "3"), Problem("t-2", "q", "A", kind=kind)])
 
 
-def test_every_known_benchmark_can_come_from_the_hub():
-    assert all(data_set.hub_id.count("/") == 1 for data_set in DATA_SETS.values())
+def test_every_known_benchmark_has_a_source_of_its_own():
+    for name, data_set in DATA_SETS.items():
+        assert data_set.address.endswith("/Test.txt") if name == "logiqa" else data_set.hub_id.count("/") == 1
+        assert not data_set.sizes or data_set.hub_size in data_set.sizes
 
 
 def test_without_datasets_the_message_says_what_to_install(monkeypatch):
@@ -217,6 +247,37 @@ def test_hub_records_are_loaded_by_datasets(tmp_path, monkeypatch):
 
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     assert load_hub_records(str(folder), None, "test") == lines
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ValueError, match="cannot load the data set .*give NAME=PATH"):
         load_hub_records(str(folder), None, "validation")
+
+
+@pytest.fixture
+def served(tmp_path):
+    """The address of a folder on this machine, over HTTP."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_logiqas_own_file_is_downloaded_and_read(served, monkeypatch):
+    folder, address = served
+    item = "\nb\nA context.\nA question?\nA.one\nC.three\nB.two\nD.four\n"
+    (folder / "Test.txt").write_text(item * 651)
+    monkeypatch.setitem(DATA_SETS, "logiqa", replace(DATA_SETS["logiqa"], address=f"{address}/Test.txt"))
+    problems = read_problems("logiqa", "", "test", limit=2)
+    assert [problem.id for problem in problems] == ["logiqa-00000", "logiqa-00001"]
+    assert problems[0].question == "A context.\nA question?\nA. one\nB. two\nC. three\nD. four"
+    assert (problems[0].gold, problems[0].kind) == ("B", LETTER)
+    (folder / "Test.txt").unlink()
+    with pytest.raises(ValueError, match="cannot download .*404.*give NAME=PATH"):
+        read_problems("logiqa", "", "test")
+
+
+def test_logiqas_own_file_may_lie_on_the_disk(tmp_path):
+    (tmp_path / "Test.txt").write_text("\na\nc\nq\nA.w\nB.x\nC.y\nD.z\n")
+    with pytest.raises(ValueError, match="Test.txt has 1 problems, logiqa has 651"):
+        read_problems("logiqa", str(tmp_path / "Test.txt"), "test")

@@ -1,6 +1,6 @@
 """Which tokens of a chat are supervised: by the difference of two tokenisations, for two kinds of template."""
 
-from datetime import date
+from datetime import date, datetime
 
 import pytest
 from tokenizers import (
@@ -274,3 +274,64 @@ def test_a_default_system_turn_is_prompt_and_is_there_once(tmp_path):
     assert prompt.count("You help.") == 1 and prompt.endswith("<|im_start|>assistant\n")
     assert chat.tokenizer.decode(supervised(chat, example)) == ANSWER.content + "<|im_end|>"
     assert "You help." not in chat.tokenizer.decode(chat.prompt_ids([Message("system", "Be short."), QUESTION]))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "7"])
+def test_a_damaged_generation_config_is_named_and_not_passed_over(llama, tmp_path, content):
+    """Without its list Llama's other ends of turn would be lost, and nobody would know."""
+    saved(llama.tokenizer, tmp_path, eos_token_id=[3, 4])
+    (tmp_path / "generation_config.json").write_text(content)
+    with pytest.raises(ValueError, match="generation_config.json is damaged"):
+        Chat.from_checkpoint(tmp_path)
+
+
+# As in Llama 3.2: a system block of its own with two dates, the second today's unless one is given.
+LLAMA_32_SPECIALS = [*LLAMA_SPECIALS, "<|end_of_text|>"]
+LLAMA_32_TEMPLATE = (
+    "{{- bos_token }}{%- if not date_string is defined %}{%- if strftime_now is defined %}"
+    '{%- set date_string = strftime_now("%d %b %Y") %}{%- else %}{%- set date_string = "26 Jul 2024" %}'
+    "{%- endif %}{%- endif %}"
+    "{%- if messages[0].role == 'system' %}{%- set system = messages[0].content | trim %}"
+    "{%- set messages = messages[1:] %}{%- else %}{%- set system = '' %}{%- endif %}"
+    "{{- '<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n' }}"
+    "{{- 'Today Date: ' + date_string + '\n\n' + system + '<|eot_id|>' }}"
+    "{%- for message in messages %}{{- '<|start_header_id|>' + message.role + '<|end_header_id|>\n\n' "
+    "+ message.content | trim + '<|eot_id|>' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif %}"
+)
+BOS, EOT, EOM, END_OF_TEXT = 0, 3, 4, 5
+
+
+@pytest.fixture
+def llama_32(tmp_path):
+    """As the hub has it: three ends in the generation config, a BOS from the tokenizer besides the template's."""
+    tokenizer = byte_tokenizer(LLAMA_32_SPECIALS, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>")
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", BOS)]
+    )
+    tokenizer.chat_template = LLAMA_32_TEMPLATE
+    return Chat.from_checkpoint(saved(tokenizer, tmp_path, eos_token_id=[END_OF_TEXT, EOM, EOT]))
+
+
+def test_llama_32_has_three_ends_one_bos_and_supervises_the_answer_and_its_end(llama_32):
+    assert llama_32.end_ids == (END_OF_TEXT, EOM, EOT)
+    example = llama_32.example_ids([QUESTION, ANSWER])
+    assert [at for at, token in enumerate(example.token_ids) if token == BOS] == [0]
+    assert llama_32.tokenizer.decode(supervised(llama_32, example)) == ANSWER.content + "<|eot_id|>"
+    prompt = llama_32.tokenizer.decode(llama_32.prompt_ids([QUESTION]))
+    assert prompt.count("Cutting Knowledge Date") == 1 and prompt.endswith("assistant<|end_header_id|>\n\n")
+    assert llama_32.prompt_ids([QUESTION]) == list(example.token_ids[: example.prompt_length])
+
+
+def test_llama_32s_prompt_is_the_same_in_another_year(llama_32, monkeypatch):
+    class InAnotherYear(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2031, 2, 3)
+
+    turns = [{"role": "user", "content": "Hi"}]
+    prompt = llama_32.prompt_ids([QUESTION])
+    undated = llama_32.tokenizer.apply_chat_template(turns, return_dict=False)
+    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", InAnotherYear)
+    assert llama_32.tokenizer.apply_chat_template(turns, return_dict=False) != undated  # the clock was really moved
+    assert llama_32.prompt_ids([QUESTION]) == prompt
