@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 TRACKED_PATH = re.compile(r"`((?:reference|tests|docs)/[\w/.]*[\w/]|run_paper\.py|constraints\.txt)`")
-COMMAND = re.compile(r"run_paper\.py (\w+)?((?: --[\w.-]+(?: [^-#\n`][^#\n` ]*)*)*)")
+COMMAND = re.compile(r"run_paper\.py ((?!-)[\w.-]+)?((?: --[\w.-]+(?: [^-#\n`][^#\n` ]*)*)*)")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -64,7 +64,13 @@ def test_what_the_teacher_cannot_diagnose_is_left_out_with_its_reason(random_stu
     assert {example.problem_id for example in examples} == {"p0", "p2"}
     assert read_records(tmp_path / NAME / "rejected.jsonl", Rejected) == [Rejected("p1", "no readable solution")]
     counts = json.loads((tmp_path / NAME / "receipt.json").read_text())["counts"]
-    assert counts == {"failed": 3, "diagnosed": 2, "rejected": 1, "examples": 6}
+    assert counts == {
+        "failed": 3,
+        "diagnosed": 2,
+        "rejected": 1,
+        "without a place for the repair": 0,
+        "examples": 6,
+    }
 
 
 def test_an_interrupted_stage_asks_nothing_twice(random_student, tmp_path):
