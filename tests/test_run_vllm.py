@@ -42,15 +42,15 @@ MADE_WITH_THE_TEACHER = ("2_traces/traces.jsonl", "3_bridge/bridged.jsonl", "ite
 # Short, so that a tiny model can learn them by heart; the placeholders are those of the real ones.
 PROMPTS = {
     "importance_system": "Judge.",
-    "importance_user": "I {question} {gold_answer} {full_cot} {cot_without_step} {step_to_score}",
+    "importance_user": "I {question}\n~\n{gold_answer}\n~\n{full_cot}\n~\n{cot_without_step}\n~\n{step_to_score}",
     "jumpiness_system": "Judge.",
-    "jumpiness_user": "J {question} {prev_context} {curr_step}",
+    "jumpiness_user": "J {question}\n~\n{prev_context}\n~\n{curr_step}",
     "recycling_system": "Diagnose.",
-    "recycling_user": "R {question} {ground_truth} {student_response} {optional_reference_block}",
+    "recycling_user": "R {question}\n~\n{ground_truth}\n~\n{student_response}\n~\n{optional_reference_block}",
     "solve": "S {question}",
-    "expand": "E {question} {prev_context} {curr_step}",
+    "expand": "E {question}\n~\n{prev_context}\n~\n{curr_step}",
     "compress": "C {curr_step}",
-    "localize": "L {question} {prev_context} {curr_step}",
+    "localize": "L {question}\n~\n{prev_context}\n~\n{curr_step}",
 }
 
 
