@@ -75,8 +75,10 @@ def test_after_each_update_the_greedy_tokens_are_the_trainers(launched, tied):
 @needs_vllm
 @pytest.mark.vllm
 @pytest.mark.distributed
-@pytest.mark.parametrize(("processes", "tensor_parallel"), [(2, 1), (2, 2), (4, 2)])
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize(
+    ("processes", "tensor_parallel", "tied"),
+    [(2, 1, True), (2, 1, False), (2, 2, True), (2, 2, False), (4, 2, True)],
+)
 def test_several_processes_give_the_samples_of_one(launched, processes, tensor_parallel, tied):
     results = launched(processes, tensor_parallel, tied)
     check_launch(results)
