@@ -8,7 +8,7 @@ prints the mean over several runs, with the sample standard deviation in bracket
 import argparse
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from reference.engines.artifacts import read_records
@@ -46,7 +46,21 @@ def final_table(results: Sequence[Evaluation]) -> str:
     by_stage: dict[str, list[Evaluation]] = {}
     for result in results:
         by_stage.setdefault(result.stage, []).append(result)
-    return "\n".join([head, *(_row(stage, rows) for stage, rows in by_stage.items()), "", LEGEND])
+    rows = [_row(stage, rows) for stage, rows in by_stage.items()]
+    return "\n".join([head, *rows, "", *_by_benchmark(by_stage), "", LEGEND])
+
+
+def _by_benchmark(by_stage: Mapping[str, Sequence[Evaluation]]) -> list[str]:
+    """Accuracy and format rate on each benchmark, whose size stands in the head."""
+    sizes = {result.benchmark: result.num_problems for results in by_stage.values() for result in results}
+    titles = {name: f"{name} (n {size})" for name, size in sizes.items()}
+    lines = [f"{'accuracy | format':24}" + "".join(f"{title:>{len(title) + 3}}" for title in titles.values())]
+    for stage, results in by_stage.items():
+        cells = {
+            result.benchmark: f"{100 * result.accuracy:.1f} | {100 * result.format_rate:.1f}" for result in results
+        }
+        lines.append(f"{stage:24}" + "".join(f"{cells.get(name, ''):>{len(titles[name]) + 3}}" for name in sizes))
+    return lines
 
 
 def _row(stage: str, rows: Sequence[Evaluation]) -> str:

@@ -106,3 +106,11 @@ def test_every_row_of_the_paper_belongs_to_a_stage_that_is_evaluated():
     names = stage_names(TINY)
     for stage in PAPER_ROW:
         assert f"eval/{stage.replace('/', '-')}" in names
+
+
+def test_each_benchmark_has_its_accuracy_format_rate_and_size():
+    lines = final_table(RESULTS).splitlines()
+    at = next(at for at, line in enumerate(lines) if line.startswith("accuracy | format"))
+    assert lines[at].split() == ["accuracy", "|", "format", "test", "(n", "150)", "ood_style", "(n", "50)"]
+    assert lines[at + 1].split() == ["base", "40.0", "|", "90.0", "20.0", "|", "50.0"]
+    assert lines[at + 3].split() == ["iter2/3_grpo", "60.0", "|", "100.0"]  # not evaluated on the second

@@ -380,3 +380,25 @@ def test_an_empty_consolidation_set_leaves_the_model_as_it_was(random_student, t
         assert end == random_student.base
     receipt = json.loads((tmp_path / NAME / "receipt.json").read_text())
     assert receipt["done"] and receipt["counts"] == {"problems": 0, "steps": 0}
+
+
+@pytest.mark.parametrize(("shift", "warned"), [(0.0, False), (0.04, False), (0.06, True)])
+def test_a_sampler_that_is_not_this_policy_is_noticed(random_student, tmp_path, monkeypatch, shift, warned):
+    """Its log-probabilities are compared with the trainer's at each step."""
+    rewards_by_length(monkeypatch)
+    original = random_student.sampler.sample
+
+    def shifted(prompts, seeds, sampling):
+        groups = original(prompts, seeds, sampling)
+        return [
+            [replace(one, logprobs=tuple(logprob - shift for logprob in one.logprobs)) for one in group]
+            for group in groups
+        ]
+
+    monkeypatch.setattr(random_student.sampler, "sample", shifted)
+    run, said = run_folder(tmp_path), []
+    run.say = said.append
+    train_grpo(run, CONFIG, NAME, random_student.base, PROBLEMS, random_student)
+    rows = [json.loads(line) for line in (tmp_path / NAME / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["sampler_gap"] == pytest.approx(shift, abs=1e-5) for row in rows)
+    assert any("nats from the trainer's" in line for line in said) == warned
