@@ -74,15 +74,16 @@ def main():
     vllm.load(arguments.checkpoint)
     hugging_face.load(arguments.checkpoint)
     result["greedy"].append(greedy_pair(vllm, hugging_face, mine))
+    # Before the updates: shared between processes, they leave weights that differ in their last digits.
+    result["drawn"] = drawn(vllm, vllm.share.of(range(7)), prompts)
+    result["backwards"] = drawn(vllm, vllm.share.of(range(7))[::-1], prompts)
+    result["few"] = drawn(vllm, vllm.share.of(range(1)), prompts)  # a share may be empty
     learner = Learner(arguments.checkpoint, process, lr=3e-2, betas=(0.9, 0.95), weight_decay=0.1, max_grad_norm=1.0)
     for seed in range(UPDATES):
         update(learner, seed)
         for sampler in (vllm, hugging_face):
             sampler.sync(learner.policy.named_weights())
         result["greedy"].append(greedy_pair(vllm, hugging_face, mine))
-    result["drawn"] = drawn(vllm, vllm.share.of(range(7)), prompts)
-    result["backwards"] = drawn(vllm, vllm.share.of(range(7))[::-1], prompts)
-    result["few"] = drawn(vllm, vllm.share.of(range(1)), prompts)  # a share may be empty
 
     engine = vllm._engine
     for sampler in (vllm, hugging_face):
