@@ -137,10 +137,13 @@ def execute(preset: str, run: RunFolder, config: Config, run_paper: Callable[[Ru
             run_paper(run, config, world)
         except NothingMoreToDo:
             pass
-        finally:
+        except BaseException:  # the others may have ended otherwise: each process says what it has spent
             if world.chat_teacher:
                 world.chat_teacher.close()
+                print(teacher_line(asdict(world.chat_teacher.usage()), config.teacher), flush=True)
+            raise
         if world.chat_teacher:
+            world.chat_teacher.close()
             run.say(teacher_line(process.total(asdict(world.chat_teacher.usage())), config.teacher))
     results = run.path / "eval" / "results.jsonl"
     if process.is_main and results.exists():

@@ -84,7 +84,8 @@ class TeacherConfig:
     retries: int = 6
     """How often a call that failed on its way (429, 5xx, timeout) is sent again, later each time."""
     max_calls: int | None = None
-    """Budget: stop the run before it makes more calls than this, earlier runs of the folder counted in."""
+    """Budget: stop the run before more calls than this are answered, earlier runs of the folder counted in. What failed
+    on its way is not counted."""
     max_tokens: int | None = None
     """Budget: stop the run once the calls have taken this many tokens, read and written."""
     input_price: float = 0.4
@@ -268,9 +269,16 @@ PRESETS = {
         recycling=RecyclingConfig(tau_length=287.94, tau_steps=13.67),
     ),
 }
-# What changes where, when and at what price a run is made, and not its result: it may change while the run goes on.
+# What changes where, when, in how much memory and at what price a run is made. Its result does not follow from them
+# (a sum is rounded otherwise at most), so that they may change while the run goes on.
 FREE = (
     "processes",
+    "sampler_rows",
+    "model.packing",
+    "model.activation_checkpointing",
+    "vllm.gpu_memory_utilization",
+    "sft.max_tokens_per_batch",
+    "grpo.max_tokens_per_batch",
     *(f"teacher.{name}" for name in ("concurrency", "timeout", "retries", "max_calls", "max_tokens", "max_rejected")),
     "teacher.input_price",
     "teacher.output_price",

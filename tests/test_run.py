@@ -153,6 +153,32 @@ STANDS_FOR = [
 ]
 
 
+def test_a_stage_that_samples_notes_the_sampler(whole):
+    """Responses of vLLM and of the Hugging Face sampler are not the same ones."""
+    for name in STAGES:
+        settings = json.loads((whole[0] / name / "receipt.json").read_text())["settings"]
+        samples = name.startswith("eval/") or name.endswith(("1_difficulty", "2_filter", "3_grpo"))
+        assert ("sampler" in settings) == ("vllm.tensor_parallel" in settings) == samples, name
+
+
+def test_memory_and_speed_may_change_while_a_run_goes_on(whole, tmp_path):
+    """Whoever ran out of memory goes on with less."""
+    out = tmp_path / "run"
+    shutil.copytree(whole[0], out)
+    less = ("--sft.max-tokens-per-batch", "512", "--grpo.max-tokens-per-batch", "512", "--sampler-rows", "8")
+    stage = "iter2/1_sft/1_medium"
+    model = json.loads((out / "config.json").read_text())["model.path"]
+    process = run(out, "--model.path", model, "--model.packing", *less, "--redo", stage, "--stages", stage)
+    assert process.returncode == 0, process.stderr
+    rows = [
+        [json.loads(line) for line in (folder / stage / "metrics.jsonl").read_text().splitlines()]
+        for folder in (whole[0], out)
+    ]
+    assert rows[0] and len(rows[0]) == len(rows[1])
+    for before, now in zip(*rows, strict=True):
+        assert now == {name: pytest.approx(value, rel=1e-4) for name, value in before.items()}
+
+
 def test_each_file_of_a_run_is_described(whole):
     page = (ROOT / "docs" / "artifacts.md").read_text(encoding="utf-8")
     names = {str(path.relative_to(whole[0])) for path in whole[0].rglob("*") if path.is_file()}

@@ -99,6 +99,7 @@ def test_a_budget_stops_the_run_and_a_larger_one_goes_on(symbolic, tmp_path):
         stopped = run(out, *chat(server, "--teacher.max-calls", "60"))
         assert stopped.returncode == 2 and "--teacher.max-calls" in stopped.stderr and "Traceback" not in stopped.stderr
         assert len(server.requests) == len(calls_of(out)) == 60
+        assert re.search(r"teacher +60 calls, 0 replayed", stopped.stdout)  # what was spent is said all the same
         process = run(out, *chat(server))
         assert process.returncode == 0, process.stderr
         assert max(server.counts.values()) == 1  # nothing was asked twice
@@ -167,3 +168,19 @@ def test_two_processes_share_the_asking(symbolic, tmp_path):
         assert file_hash(out / name) == file_hash(symbolic / name)
     assert sorted(path.name for path in (out / "teacher").iterdir()) == ["calls-0.jsonl", "calls-1.jsonl"]
     assert all(path.stat().st_size > 0 for path in (out / "teacher").iterdir())
+
+
+@pytest.mark.distributed
+def test_a_budget_that_one_process_spends_ends_both_and_loses_nothing(symbolic, tmp_path):
+    out = tmp_path / "run"
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    with FaultServer(answers()) as server:
+        stopped = run(out, *chat(server, "--teacher.max-calls", "30"), launcher=launcher)
+        assert stopped.returncode != 0 and "--teacher.max-calls is 30, shared by 2 processes" in stopped.stderr
+        assert "reference/stages" not in stopped.stderr  # no traceback of ours; torchrun has its own report
+        assert len(server.requests) == len(calls_of(out)) <= 30
+        process = run(out, *chat(server), launcher=launcher)
+        assert process.returncode == 0, process.stderr
+        assert max(server.counts.values()) == 1
+    for name in MADE_WITH_THE_TEACHER[:2]:
+        assert file_hash(out / name) == file_hash(symbolic / name)

@@ -87,30 +87,27 @@ class RecordLog(Generic[Record]):
         self.process = process
         self.share = share
         self.partial = path.with_name(f"{path.name}.{share.index}.partial" if share.index else f"{path.name}.partial")
-        process.on_main(self._cut_off_half_lines)
-        self.records: dict[str, Record] = {}
-        if path.exists():  # finished before its stage was
-            self.records = {record.problem_id: record for record in read_records(path, record_type)}
-        self._read_partials()
+        # All processes begin with what the main one sees: a shared disk may show them different things for a while.
+        self.records: dict[str, Record] = process.on_main(self._left_behind)
 
     def _partials(self) -> list[Path]:
         return sorted(self.path.parent.glob(f"{self.path.name}*.partial"))
 
-    def _cut_off_half_lines(self) -> None:
-        """What a kill cut off behind the last newline is thrown away."""
+    def _left_behind(self) -> dict[str, Record]:
+        """What earlier processes finished; half a line behind the last newline, where one was killed, is cut off."""
+        records: dict[str, Record] = {}
+        if self.path.exists():  # finished before its stage was
+            records = {record.problem_id: record for record in read_records(self.path, self.record_type)}
         for partial in self._partials():
             content = partial.read_bytes()
             whole = content.rfind(b"\n") + 1
             if whole < len(content):
                 with open(partial, "r+b") as file:
                     file.truncate(whole)
-
-    def _read_partials(self) -> None:
-        for partial in self._partials():
-            whole_lines = partial.read_bytes().split(b"\n")[:-1]  # splitlines() would cut at other signs too
-            for line in whole_lines:
+            for line in content[:whole].split(b"\n")[:-1]:  # splitlines() would cut at other signs too
                 record = from_json(self.record_type, line.decode("utf-8"))
-                self.records[record.problem_id] = record
+                records[record.problem_id] = record
+        return records
 
     def __contains__(self, problem_id: str) -> bool:
         return problem_id in self.records
@@ -126,15 +123,18 @@ class RecordLog(Generic[Record]):
 
     def finish(self) -> list[Record]:
         """All records of all processes, sorted by problem id; the partial files become the final one."""
-        self.process.barrier()
-        self.process.on_main(self._put_together)
-        return read_records(self.path, self.record_type)
+        for others in reversed(self.process.gather(self.records)):
+            self.records.update(others)
+        records = [self.records[problem_id] for problem_id in sorted(self.records)]
+        self.process.on_main(lambda: write_records(self.path, records))
+        self.partial.unlink(missing_ok=True)
+        self.process.on_main(self._remove_partials)
+        return records
 
-    def _put_together(self) -> None:
-        self._read_partials()
-        write_records(self.path, [self.records[problem_id] for problem_id in sorted(self.records)])
+    def _remove_partials(self) -> None:
+        """Those of earlier launches, of whatever size."""
         for partial in self._partials():
-            partial.unlink()
+            partial.unlink(missing_ok=True)
 
 
 class StepLog:
@@ -148,10 +148,11 @@ class StepLog:
         self.path = path
         self.partial = path.with_name(path.name + ".partial")
         self.process = process
-        self.rows: list[dict] = []
-        if num_steps:
-            with open(self.partial if self.partial.exists() else path, encoding="utf-8") as file:
-                self.rows = [json.loads(next(file)) for _ in range(num_steps)]
+        self.rows: list[dict] = process.on_main(lambda: self._read(num_steps)) if num_steps else []
+
+    def _read(self, num_steps: int) -> list[dict]:
+        with open(self.partial if self.partial.exists() else self.path, encoding="utf-8") as file:
+            return [json.loads(next(file)) for _ in range(num_steps)]
 
     def add(self, row: Mapping[str, object]) -> None:
         """One more step, in memory."""

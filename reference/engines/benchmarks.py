@@ -135,8 +135,9 @@ def read_problems(name: str, source: str, split: str, limit: int | None = None) 
     if not source:
         raise ValueError(f"there is no benchmark {name!r}; give NAME=PATH, or one of {', '.join(DATA_SETS)}")
     records, places = _read(source, data_set, split)
-    if data_set.sizes and len(records) not in data_set.sizes:
-        sizes = " or ".join(map(str, data_set.sizes))
+    expected = (data_set.hub_size,) if source == data_set.hub_id and split == "test" else data_set.sizes
+    if expected and len(records) not in expected:
+        sizes = " or ".join(map(str, expected))
         raise ValueError(
             f"{source} has {len(records)} problems, {name} has {sizes}; complete it, or give it a name of your own"
         )

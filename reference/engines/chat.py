@@ -47,7 +47,11 @@ class Chat:
         try:
             tokenizer = AutoTokenizer.from_pretrained(checkpoint)
         except (OSError, ValueError) as error:
-            raise ValueError(f"cannot load a tokenizer from {str(checkpoint)!r} ({error})") from error
+            reason = " ".join(str(error).split())  # it may come in several lines
+            raise ValueError(
+                f"cannot load a tokenizer from {str(checkpoint)!r} ({reason}); give --model.path a folder with "
+                "config.json, safetensors and tokenizer.json"
+            ) from error
         if tokenizer.chat_template is None:
             raise ValueError(f"the tokenizer in {str(checkpoint)!r} has no chat template; take an instruct model")
         if tokenizer.decode(tokenizer(PROBE, add_special_tokens=False)["input_ids"]) != PROBE:

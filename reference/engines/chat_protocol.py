@@ -10,6 +10,7 @@ LONGEST_WAIT = 60.0  # where the endpoint names no time itself
 MOST_PATIENCE = 600.0  # an endpoint that wants to be left alone for longer stops the run
 SECRET_LENGTH = 8  # shorter keys, as in OPENAI_API_KEY=EMPTY for a server of one's own, are no secret
 REFUSALS = ("content_filter", "data_inspection_failed", "context_length_exceeded")  # codes that are about one item only
+CONTEXT_WORDS = ("context length", "context size", "context window")  # in the message of servers without that code
 
 
 class FailedCall(Exception):
@@ -95,6 +96,14 @@ def error_text(body: object) -> str:
 
 
 def error_code(body: object) -> str:
-    """The code in an error's body, such as `context_length_exceeded`; empty if it has none."""
+    """The code in an error's body, such as `context_length_exceeded`; empty if it has none.
+
+    That one is also read from the message of a server that has no codes, unless the message blames `max_tokens`, which
+    is the same in every call.
+    """
     error = body.get("error", body) if isinstance(body, dict) else None
-    return str(error.get("code") or "") if isinstance(error, dict) else ""
+    code = str(error.get("code") or "") if isinstance(error, dict) else ""
+    message = error_text(body).lower()
+    if code not in REFUSALS and "max_tokens" not in message and any(words in message for words in CONTEXT_WORDS):
+        return "context_length_exceeded"
+    return code

@@ -11,6 +11,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -95,8 +96,10 @@ class ChatTeacher:
         self._endpoint = ChatEndpoint(settings.base_url, settings.timeout, settings.retries)
         self._recording = (folder, writer, writers, settings.max_calls, settings.max_tokens)
         self._recorded: RecordedCalls | None = None
-        self._formats = JSON_FORMATS
+        self._strictest = len(JSON_FORMATS)  # the strictest form that was answered so far
         self._in_flight: dict[str, asyncio.Task[Call]] = {}
+        self._is_closed = False
+        self._gate = threading.Lock()
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._released = asyncio.Condition()
         self._loop = asyncio.new_event_loop()
@@ -165,7 +168,11 @@ class ChatTeacher:
         return self._recorded
 
     def close(self) -> None:
-        """End what is still in flight, and the background thread."""
+        """End what is still in flight, and the background thread; a thread that asks from now on is told so."""
+        with self._gate:
+            if self._is_closed:
+                return
+            self._is_closed = True
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -190,8 +197,7 @@ class ChatTeacher:
     def _asked(self, question: Question, read: Callable[[str], Value]) -> Value:
         """The first answer that can be read. Raises UnusableAnswer with the last reason why none can."""
         for attempt in range(self.settings.attempts):
-            asking = self._called(replace(question, attempt=attempt))
-            call = asyncio.run_coroutine_threadsafe(asking, self._loop).result()
+            call = self._submitted(replace(question, attempt=attempt)).result()
             try:
                 _check_whole(call, self.settings.max_new_tokens)
                 return read(call.content)
@@ -200,6 +206,12 @@ class ChatTeacher:
         raise UnusableAnswer(
             f"{question.verb}: none of {self.settings.attempts} answers is of use, the last one since {reason}"
         )
+
+    def _submitted(self, question: Question) -> Future[Call]:
+        with self._gate:  # behind the last coroutine that `close` hands over, the loop would never come to another
+            if self._is_closed:
+                raise ConnectionError("the teacher is closed and asks nothing more")
+            return asyncio.run_coroutine_threadsafe(self._called(question), self._loop)
 
     async def _called(self, question: Question) -> Call:
         """The recorded answer if there is one; else the endpoint's, once for all who ask the same at a time."""
@@ -254,16 +266,19 @@ class ChatTeacher:
                 await self._released.wait()
 
     async def _answer(self, question: Question) -> tuple[Answer, Mapping | None]:
-        """The endpoint's answer in the strictest form that it knows, and that form."""
-        for form in self._formats if question.as_json else (None,):
+        """The endpoint's answer in the strictest form that it takes for this question, and that form."""
+        if not question.as_json:
+            return await self._endpoint.answer(self._body(question, None)), None
+        # A form that was once answered is known here: what is refused in it later is refused for the question's sake.
+        first = 0 if self._strictest == len(JSON_FORMATS) else self._strictest
+        for at, form in enumerate(JSON_FORMATS[first:], start=first):
             try:
                 answer = await self._endpoint.answer(self._body(question, form))
             except RefusedCall:
                 if form is None:
                     raise
                 continue  # it may be the form that is refused
-            if question.as_json:
-                self._formats = self._formats[self._formats.index(form) :]
+            self._strictest = min(self._strictest, at)
             return answer, form
         raise AssertionError("the last form is none at all")
 

@@ -6,14 +6,14 @@ training stages shard the policy. Alone, a process shards nothing and every exch
 
 import atexit
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -45,10 +45,10 @@ class Process:
             ValueError: fewer or more processes than the launch or `wanted` asked for; a launch setting that would
                 silently do something else.
         """
+        check_plugin(os.environ)
         patience = InitProcessGroupKwargs(timeout=PATIENCE)
         launched = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[patience])
         check_launch(os.environ, launched.num_processes, wanted)
-        _check_plugin(launched)
         if launched.num_processes > 1:
             atexit.register(dist.destroy_process_group)  # its threads would abort a process that ends without it
         if launched.device.type == "cpu":
@@ -72,16 +72,16 @@ class Process:
         """Do it in the main process alone, while the others wait; every process gets what it returned.
 
         Raises:
-            ValueError, OSError: as the work did, in the main process; the others then end with it.
+            Whatever the work did, in the main process; the others then end with it.
         """
         if self.size == 1:
             return work()
         outcome: list = [None]
-        error: Exception | None = None
+        error: BaseException | None = None
         if self.is_main:
             try:
                 outcome = [(True, work())]
-            except (ValueError, OSError) as caught:
+            except BaseException as caught:  # whatever it is, the others wait for word
                 outcome, error = [(False, None)], caught
         dist.broadcast_object_list(outcome, group=self._objects)
         worked, result = outcome[0]
@@ -143,7 +143,7 @@ def sharded_as(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def check_launch(environment: dict[str, str], size: int, wanted: int | None) -> None:
+def check_launch(environment: Mapping[str, str], size: int, wanted: int | None) -> None:
     """Launchers that start fewer processes than they were asked for say nothing. We do.
 
     Raises:
@@ -164,16 +164,26 @@ def check_launch(environment: dict[str, str], size: int, wanted: int | None) -> 
         raise ValueError(f"--processes is {wanted}, and the launch has {size}; launch {wanted} or change --processes")
 
 
-def _check_plugin(launched: Accelerator) -> None:
-    """What an FSDP configuration file may say. Raises ValueError for what this project would not do."""
-    if launched.mixed_precision not in ("no", "bf16"):
-        raise ValueError(f"mixed_precision is {launched.mixed_precision!r}; this project computes in bf16 on a GPU")
-    if launched.distributed_type is not DistributedType.FSDP:
+def check_plugin(environment: Mapping[str, str]) -> None:
+    """What a configuration file of `accelerate launch` may say: it becomes these variables, on a CPU too.
+
+    Raises:
+        ValueError: it asks for what this project would not do.
+    """
+    precision = environment.get("ACCELERATE_MIXED_PRECISION", "no")
+    if precision not in ("no", "bf16"):
+        raise ValueError(f"mixed_precision is {precision!r}; this project computes in bf16 on a GPU: say so, or `no`")
+    if environment.get("ACCELERATE_USE_DEEPSPEED") == "true" or environment.get("ACCELERATE_USE_MEGATRON_LM") == "true":
+        raise ValueError("distributed_type must be FSDP, MULTI_GPU or NO (configs/fsdp.yaml); this project has FSDP2")
+    if environment.get("ACCELERATE_USE_FSDP") != "true":
         return
-    plugin = launched.state.fsdp_plugin
-    if plugin.fsdp_version != 2:
-        raise ValueError(f"fsdp_version is {plugin.fsdp_version}; this project shards with 2 (configs/fsdp.yaml)")
-    if plugin.cpu_offload and plugin.cpu_offload.offload_params:
-        raise ValueError("fsdp_offload_params is not supported; set it to false (configs/fsdp.yaml)")
-    if plugin.activation_checkpointing:
-        raise ValueError("fsdp_activation_checkpointing: set it to false and give --model.activation-checkpointing")
+    if environment.get("FSDP_VERSION", "1") != "2":
+        raise ValueError("fsdp_version is 1 or not given; this project shards with 2 (configs/fsdp.yaml)")
+    for name, wanted, advice in (
+        ("FSDP_OFFLOAD_PARAMS", "false", "set it to false"),
+        ("FSDP_RESHARD_AFTER_FORWARD", "true", "set it to true"),
+        ("FSDP_ACTIVATION_CHECKPOINTING", "false", "set it to false and give --model.activation-checkpointing"),
+    ):
+        found = environment.get(name, wanted).lower()
+        if found != wanted:
+            raise ValueError(f"{name.lower()} is {found}, which this project does not do; {advice} (configs/fsdp.yaml)")

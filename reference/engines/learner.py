@@ -104,7 +104,7 @@ class Learner:
 
     def load_state(self, path: Path) -> dict | None:
         """Take up a saved state and return its progress; None where there is none."""
-        if not path.exists():
+        if not self.process.on_main(path.exists):
             return None
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         with torch.no_grad():

@@ -74,12 +74,13 @@ def whole_bytes(shape: Shape) -> int:
 def activation_bytes(shape: Shape, tokens: int, checkpointed: bool) -> int:
     """What one forward of so many tokens keeps for its backward, and the head's chunk of logits.
 
-    About 34 values of the width a token and layer in bfloat16 (Korthikanti et al. 2022, without the attention table,
-    which is never made), with the inner layer's own size; checkpointed, one value a layer and a single layer's rest.
+    Autocast's bfloat16 copies of the weights, whole in each process, are kept for it too: 2 bytes a parameter. About 34
+    values of the width a token and layer in bfloat16 (Korthikanti et al. 2022, without the attention table, which is
+    never made), with the inner layer's own size; checkpointed, one value a layer and a single layer's rest.
     """
     values = 10 * shape.width + 4 * shape.inner
     kept = shape.layers * shape.width + values if checkpointed else shape.layers * values
-    return 2 * tokens * kept + 3 * 4 * CHUNK_OF_LOGITS * shape.words
+    return 2 * tokens * kept + 2 * shape.parameters + 3 * 4 * CHUNK_OF_LOGITS * shape.words
 
 
 def in_units(shape: Shape, size: int) -> str:

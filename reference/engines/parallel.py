@@ -11,15 +11,15 @@ Result = TypeVar("Result")
 def in_parallel(items: Sequence[Item], work: Callable[[Item], Result], threads: int) -> Iterator[Result]:
     """`work(item)` of each item, in the order in which they are done; in the caller's own thread where `threads` is 1.
 
-    The first error ends it: what has not begun is not begun any more.
+    The first error or interruption ends it: what has not begun is not begun any more, and what has is not waited for.
     """
     if threads == 1:
         yield from map(work, items)
         return
-    with ThreadPoolExecutor(threads) as pool:
-        futures = [pool.submit(work, item) for item in items]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    pool = ThreadPoolExecutor(threads)
+    futures = [pool.submit(work, item) for item in items]
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -70,7 +70,7 @@ class StageFolder:
         if not self._receipt_path.exists():
             write_whole(self._receipt_path, _pretty(self._receipt))
             return False, {}
-        before = read_json(self._receipt_path)
+        before = read_receipt(self._receipt_path)
         for name, digest in self._receipt["inputs"].items():
             if before["inputs"].get(name) != digest:
                 raise ValueError(
@@ -198,7 +198,7 @@ class RunFolder:
         for name in self.plan:
             path = self.path / name / RECEIPT
             if name not in self.forgotten and path.exists():
-                yield read_json(path)
+                yield read_receipt(path)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -308,11 +308,20 @@ class RunFolder:
     def is_done(self, name: str) -> bool:
         """Whether the stage's receipt says so."""
         path = self.path / name / RECEIPT
-        return self.process.on_main(lambda: path.exists() and read_json(path)["done"])
+        return self.process.on_main(lambda: path.exists() and bool(read_receipt(path)["done"]))
 
     def is_left(self, name: str) -> bool:
         """Whether a stage is still to be run, before `take_up`: asked for, and not done or about to be forgotten."""
         return name in self.wanted and (name in self.forgotten or not self.is_done(name))
+
+
+def read_receipt(path: Path) -> dict:
+    """A stage's receipt. Raises ValueError where it is none."""
+    receipt = read_json(path)
+    needed = {"done", "settings", "inputs", *(("outputs", "counts") if receipt.get("done") else ())}
+    if missing := sorted(needed - receipt.keys()):
+        raise ValueError(f"{path} is damaged (no {missing[0]!r}); delete its folder, or take another --out")
+    return receipt
 
 
 def _selected(name: str, patterns: Sequence[str]) -> bool:

@@ -40,14 +40,24 @@ def ask_teacher(
         except UnusableAnswer as error:
             return Rejected(problem_id, str(error))
 
-    for record in with_progress(in_parallel(left, answered, teacher.concurrency), len(left), stage.name):
-        (rejections if isinstance(record, Rejected) else log).add([record])
+    failure: Exception | None = None
+    try:
+        for record in with_progress(in_parallel(left, answered, teacher.concurrency), len(left), stage.name):
+            (rejections if isinstance(record, Rejected) else log).add([record])
+    except (ValueError, OSError) as error:
+        failure = error
+    failures = stage.process.gather(failure is not None)  # the others finish their shares, and then end as well
+    if failure is not None:
+        raise failure
+    if any(failures):
+        raise SystemExit(2)
     records, rejected = log.finish(), rejections.finish()
     if len(rejected) > max_rejected * len(items):
         reason, times = Counter(record.reason for record in rejected).most_common(1)[0]
         raise ValueError(
             f"{stage.name}: the teacher's answers were unusable for {len(rejected)} of {len(items)} items, more than "
             f"--teacher.max-rejected {max_rejected} allows (most often, {times} times: {reason}); see "
-            f"{stage.path / 'rejected.jsonl'}, mend the teacher and --redo {stage.name}, or allow more"
+            f"{stage.path / 'rejected.jsonl'}. Mend the teacher and --redo {stage.name}, or allow more; to have the "
+            "same questions answered anew, delete the run's teacher/calls-*.jsonl first"
         )
     return records, rejected

@@ -25,7 +25,7 @@ STAGE = "1_difficulty"
 def estimate_difficulty(run: RunFolder, config: Config, problems: Sequence[Problem], student: Student) -> list[Graded]:
     """Grade every training problem with the base model, once for the whole run (ambiguity A13)."""
     inputs = {"train": run.problems_path, "prompts": run.prompts_path, "base": student.base}
-    stage = run.stage(STAGE, ("seed", "sampler_rows", "model", "difficulty"), inputs)
+    stage = run.stage(STAGE, ("seed", "sampler", "vllm", "model", "difficulty"), inputs)
     if stage.is_done:
         return read_records(stage.path / "difficulty.jsonl", Graded)
     n = config.difficulty.num_samples

@@ -36,7 +36,7 @@ def evaluate(
     if not run.wants(stage_name):
         return
     inputs = {"checkpoint": checkpoint, "benchmarks": run.benchmarks_path, "prompts": run.prompts_path}
-    reads = ("seed", "sampler_rows", "model", "data.max_prompt_tokens", "evaluation")
+    reads = ("seed", "sampler", "vllm", "model", "data.max_prompt_tokens", "evaluation")
     stage = run.stage(stage_name, reads, inputs)
     if stage.is_done:
         _collect(run)

@@ -25,7 +25,7 @@ def filter_rewards(
 ) -> tuple[list[RolloutGroup], list[RolloutGroup]]:
     """D_con and D_fail over all training problems (D_cand, ambiguity A26), once per iteration (ambiguity A25)."""
     inputs = {"train": run.problems_path, "prompts": run.prompts_path, "policy": policy}
-    stage = run.stage(name, ("seed", "sampler_rows", "model", *ROLLOUT_SETTINGS), inputs)
+    stage = run.stage(name, ("seed", "sampler", "vllm", "model", *ROLLOUT_SETTINGS), inputs)
     if stage.is_done:
         return split_by_reward(read_records(stage.path / "rollouts.jsonl", RolloutGroup))
     student.sampler.load(policy)

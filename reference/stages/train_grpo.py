@@ -59,7 +59,7 @@ def train_grpo(
     """
     rollouts = run.path / name.replace("3_grpo", "2_filter") / "rollouts.jsonl"
     inputs = {"start": start, "train": run.problems_path, "prompts": run.prompts_path, "rollouts": rollouts}
-    stage = run.stage(name, ("seed", "sampler_rows", "model", "grpo"), inputs)
+    stage = run.stage(name, ("seed", "sampler", "vllm", "model", "grpo"), inputs)
     checkpoint = stage.path / "checkpoint"
     if stage.is_done:
         stage.forget_state()  # of a stage that was killed behind its receipt

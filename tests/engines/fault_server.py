@@ -105,6 +105,9 @@ def faulty(fault: str, right: Reply, request: Request) -> Reply:
         "inspection": error(400, "inappropriate content", "data_inspection_failed"),
         "echo": replace(right, body=json.dumps(completion(f"0.5 {echoed}"))),
         "escaped": replace(right, body=json.dumps(completion(echoed)).replace("-", "\\u002d")),
+        "context": error(
+            400, "This model's maximum context length is 2048 tokens. However, your prompt contains more."
+        ),
         "400": error(400, f"cannot read that {echoed}"),
         "401": error(401, f"{echoed} {authorization[7:] * 20}", "invalid_api_key"),
         "page": Reply(f"<html>{authorization[7:] * 20}</html>"),

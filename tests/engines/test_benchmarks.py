@@ -228,6 +228,7 @@ def test_every_known_benchmark_has_a_source_of_its_own():
     for name, data_set in DATA_SETS.items():
         assert data_set.address.endswith("/Test.txt") if name == "logiqa" else data_set.hub_id.count("/") == 1
         assert not data_set.sizes or data_set.hub_size in data_set.sizes
+        assert data_set.hub_size > 0  # what read_problems holds the hub to
 
 
 def test_without_datasets_the_message_says_what_to_install(monkeypatch):
@@ -261,6 +262,14 @@ def served(tmp_path):
         Thread(target=server.serve_forever, daemon=True).start()
         yield folder, f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+@pytest.mark.parametrize(("name", "split", "size"), [("mawps", "test", "355"), ("svamp", "test", "300")])
+def test_the_hub_is_held_to_the_size_that_it_is_known_to_have(monkeypatch, name, split, size):
+    """A file may also hold all of SVAMP, and MAWPS has no agreed size."""
+    monkeypatch.setattr("reference.engines.benchmarks.load_hub_records", lambda *call: [{}] * 1000)
+    with pytest.raises(ValueError, match=f"has 1000 problems, {name} has {size}"):
+        read_problems(name, "", split)
 
 
 def test_logiqas_own_file_is_downloaded_and_read(served, monkeypatch):

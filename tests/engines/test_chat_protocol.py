@@ -16,6 +16,7 @@ from reference.engines.chat_protocol import (
     without_key,
 )
 
+TOO_LONG = "context_length_exceeded"
 NOW = datetime(2026, 3, 4, 12, 0, 0, tzinfo=UTC)
 
 
@@ -102,6 +103,8 @@ def test_a_key_is_taken_out_unless_it_is_a_word_that_stands_for_none():
         ("<h1>Bad gateway</h1>", "<h1>Bad gateway</h1>", ""),
         (None, "no message", ""),
         ("", "no message", ""),
+        ({"message": "Its maximum context length is 9.", "code": 400}, "Its maximum context length is 9.", TOO_LONG),
+        ({"message": "max_tokens is past the context length"}, "max_tokens is past the context length", ""),
     ],
 )
 def test_what_an_error_says(body, text, code):

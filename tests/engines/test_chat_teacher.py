@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from reference.engines.chat_teacher import ChatSettings, ChatTeacher, read_score
+from reference.engines.parallel import in_parallel
 from reference.engines.recorded_calls import BudgetSpent, Usage
 from reference.interfaces import UnusableAnswer
 from reference.offline import word_problems
@@ -246,6 +247,48 @@ def test_a_diagnosis_is_asked_for_in_the_strictest_form_that_the_endpoint_knows(
         assert forms(server) == ["json_schema", "json_object", None]
         teacher.diagnose(PROBLEM, "Well, 3 + 4 = 8\n#### 8")
         assert len(server.requests) == 3
+
+
+def test_a_form_that_is_refused_for_one_question_stays_for_all_others(tmp_path):
+    def odd(body, before):
+        return "400" if b"Odd" in body and b"json_schema" in body else ""
+
+    with serving(json.dumps(DIAGNOSIS)) as server, teacher_of(server, tmp_path) as teacher:
+        server.choose = odd
+        for response in ("3 + 4 = 8\n#### 8", "Odd, 3 + 4 = 8\n#### 8", "Well, 3 + 4 = 8\n#### 8"):
+            teacher.diagnose(PROBLEM, response)
+        forms = [json.loads(request.body)["response_format"]["type"] for request in server.requests]
+        assert forms == ["json_schema", "json_schema", "json_object", "json_schema"]
+
+
+def test_a_question_that_is_too_long_for_the_model_is_rejected_alone(tmp_path):
+    """vLLM's server has no code for it."""
+    with serving(script=["context"] * 3) as server, teacher_of(server, tmp_path) as teacher:
+        with pytest.raises(UnusableAnswer, match="context_length_exceeded"):
+            teacher.solve(PROBLEM)
+
+
+# Ending
+
+
+def test_an_interruption_waits_for_nothing_and_asks_nothing_more(tmp_path):
+    """Each item asks twenty questions of 0.2 seconds; the run is interrupted after the first item."""
+
+    def ask(item):
+        return [teacher.compress(f"Step {item}.{number}") for number in range(20 if item else 1)]
+
+    with serving(STEP, seconds=0.2) as server, teacher_of(server, tmp_path) as teacher:
+        working = in_parallel(range(9), ask, 8)
+        next(working)
+        began = time.monotonic()
+        working.close()
+        teacher.close()
+        asked = len(server.requests)
+        assert time.monotonic() - began < 1.0 and asked <= 3 * 8
+        time.sleep(0.5)
+        assert len(server.requests) == asked
+        with pytest.raises(ConnectionError, match="closed"):
+            teacher.compress("Step.")
 
 
 # Calls that fail on their way

@@ -1,6 +1,7 @@
 """Several processes are one: the same numbers as a single process, whatever falls to which of them."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from reference.engines.distributed import Process, check_launch
+from reference.engines.distributed import Process, check_launch, check_plugin
 from reference.interfaces import Share
 from tests.engines import training_worker
 
@@ -25,11 +26,16 @@ def torchrun(script, *arguments, processes=2):
     )
 
 
+def checkpoints(make):
+    """The policy, its reference, and a policy whose head is a table of its own."""
+    return make(), make(seed=1), make(tied=False)
+
+
 @pytest.fixture(scope="module")
 def alone(random_checkpoint, tmp_path_factory):
     """Every case of the worker in this process."""
     out = tmp_path_factory.mktemp("alone")
-    training_worker.train(random_checkpoint(), random_checkpoint(seed=1), out, Process())
+    training_worker.train(*checkpoints(random_checkpoint), out, Process())
     return out, torch.load(out / "results.pt", weights_only=False)
 
 
@@ -38,7 +44,7 @@ def together(random_checkpoint, tmp_path_factory):
     """Every case of the worker in two processes."""
     out = tmp_path_factory.mktemp("together")
     worker = ROOT / "tests" / "engines" / "training_worker.py"
-    launched = torchrun(worker, random_checkpoint(), random_checkpoint(seed=1), out)
+    launched = torchrun(worker, *checkpoints(random_checkpoint), out)
     assert launched.returncode == 0, launched.stderr
     return out, torch.load(out / "results.pt", weights_only=False)
 
@@ -54,7 +60,7 @@ def check_equal(found, expected, bound):
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
-@pytest.mark.parametrize("how", training_worker.OPTIONS)
+@pytest.mark.parametrize("how", [*training_worker.OPTIONS, "untied"])
 @pytest.mark.parametrize("what", ["sft", "grpo"])
 def test_two_processes_are_one(alone, together, what, how, dtype):
     """Ragged lengths, unequal and empty shares of a step; SFT in three steps, GRPO in four updates."""
@@ -90,7 +96,9 @@ def test_a_launch_of_another_size_goes_on_from_the_same_state(together, random_c
     expected = together[1]["sft", "padded", torch.float32]["weights"]
     found = dict(learner.policy.named_weights())
     assert all(torch.equal(found[name], weight) for name, weight in expected.items())
-    training_worker.train_sft(learner, training_worker.sft_batches())
+    going_on = training_worker.train_sft(learner, training_worker.sft_batches())
+    for row, expected_row in zip(going_on, together[1]["going on"], strict=True):
+        assert row == {name: pytest.approx(value, rel=1e-5, abs=1e-5) for name, value in expected_row.items()}
 
 
 def test_training_moved_the_weights(alone):
@@ -109,8 +117,11 @@ def test_alone_every_exchange_gives_back_what_it_was_given():
 
 EXCHANGE = """
 import sys
+from pathlib import Path
+from reference.engines.artifacts import RecordLog
 from reference.engines.distributed import Process
 from reference.interfaces import Share
+from reference.records import Rejected
 process = Process.of_launch()
 items = list(range(7))
 assert process.size == 2 and process.share == Share(process.rank, 2)
@@ -130,15 +141,81 @@ except ValueError as error:
 except SystemExit as stop:
     assert not process.is_main and stop.code == 2
     print("the other one stopped")
+try:
+    process.on_main(lambda: {}["a damaged file"])
+except (KeyError, SystemExit) as error:
+    assert isinstance(error, KeyError) == process.is_main
+# On a disk that is not shared, or shows late what others wrote, no record is lost.
+log = RecordLog(Path(sys.argv[1]) / str(process.rank) / "log.jsonl", Rejected, process, process.share)
+log.add(Rejected(f"p{item}", "r") for item in process.share.of(items))
+assert log.finish() == [Rejected(f"p{item}", "r") for item in items]
+assert not list(log.path.parent.glob("*.partial"))
+assert log.path.exists() == process.is_main
 """
 
 
 @pytest.mark.distributed
 def test_two_processes_exchange_what_they_have(tmp_path):
     (tmp_path / "exchange.py").write_text(EXCHANGE)
-    launched = torchrun(tmp_path / "exchange.py")
+    launched = torchrun(tmp_path / "exchange.py", tmp_path)
     assert launched.returncode == 0, launched.stderr
     assert "main said no" in launched.stdout and "the other one stopped" in launched.stdout
+
+
+def accelerate(*options, script, arguments=(), **how):
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", *options, str(script)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [*command, *map(str, arguments)], cwd=ROOT, env=environment, stdout=-1, stderr=-1, text=True, **how
+    )
+
+
+@pytest.mark.distributed
+def test_two_nodes_find_each_other_as_the_page_says(tmp_path):
+    """docs/running.md's command for two nodes, here with a process each on one machine."""
+    (tmp_path / "exchange.py").write_text(EXCHANGE)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    options = ["--config_file", "configs/fsdp.yaml", "--num_machines", "2", "--num_processes", "2"]
+    options += ["--main_process_ip", "127.0.0.1", "--main_process_port", port, "--machine_rank"]
+    nodes = [accelerate(*options, rank, script=tmp_path / "exchange.py", arguments=[tmp_path]) for rank in "01"]
+    said = [node.communicate(timeout=120) for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert "main said no" in said[0][0] and "the other one stopped" in said[1][0]
+
+
+@pytest.mark.distributed
+def test_the_shipped_launch_file_runs_and_shards(tmp_path):
+    """configs/fsdp.yaml as it is, on a CPU: the stages up to a trained model, in two processes."""
+    settings = "--data.limit 8 --data.test-limit 2 --difficulty.num-samples 2 --difficulty.max-new-tokens 16".split()
+    stages = ["--stages", "1_difficulty", "2_traces", "3_bridge", "iter1/1_sft"]
+    run = ["tiny", "--processes", "2", "--out", tmp_path / "run", *settings, *stages]
+    launched = accelerate("--config_file", "configs/fsdp.yaml", script="run_paper.py", arguments=run)
+    said, complaint = launched.communicate(timeout=300)
+    assert launched.returncode == 0, complaint
+    assert "2 processes on cpu" in said and "iter1/1_sft/2_bridge" in said
+
+
+PLUGIN = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "ACCELERATE_MIXED_PRECISION": "bf16"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"FSDP_VERSION": "1"}, "fsdp_version is 1 or not given.*configs/fsdp.yaml"),
+        ({"FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params is true, .*set it to false"),
+        ({"FSDP_RESHARD_AFTER_FORWARD": "false"}, "fsdp_reshard_after_forward is false, .*set it to true"),
+        ({"FSDP_ACTIVATION_CHECKPOINTING": "true"}, "fsdp_activation_checkpointing is .*--model.activation-check"),
+        ({"ACCELERATE_MIXED_PRECISION": "fp16"}, "mixed_precision is 'fp16'"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "distributed_type must be FSDP"),
+    ],
+)
+def test_a_launch_file_that_asks_for_something_else_is_refused(change, says):
+    check_plugin({})
+    check_plugin(PLUGIN)
+    with pytest.raises(ValueError, match=says):
+        check_plugin({**PLUGIN, **change})
 
 
 @pytest.mark.parametrize(

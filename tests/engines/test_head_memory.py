@@ -45,10 +45,10 @@ def measured(way):
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before, seconds = memory_of("VmRSS"), []
     for _ in range(2):
-        began = time.monotonic()
+        began = time.process_time()
         found_N = compute(hidden_ND, head_VD, targets_N)
         found_N.sum().backward()
-        seconds.append(time.monotonic() - began)
+        seconds.append(time.process_time() - began)
         total, found_N = found_N.sum().item(), None
     norm = head_VD.grad.norm().item()
     return {"MiB": memory_of("VmHWM") - before, "seconds": min(seconds), "sum": total, "norm": norm}
@@ -66,9 +66,9 @@ def test_a_quarter_of_the_memory_at_no_less_speed():
     for way in WAYS[1:]:
         assert found[way]["sum"] == pytest.approx(reference["sum"], rel=1e-5)
         assert found[way]["norm"] == pytest.approx(reference["norm"], rel=1e-4)
-    assert found["ours"]["MiB"] <= reference["MiB"] / 4
-    assert found["ours"]["seconds"] <= 1.3 * reference["seconds"]  # measured at less (docs/benchmarks.md); noise
-    assert found["ours, for older torch"]["MiB"] <= reference["MiB"] / 2
+        assert found[way]["MiB"] <= reference["MiB"] / 4
+    assert found["ours"]["seconds"] <= reference["seconds"]  # measured at half (docs/benchmarks.md)
+    assert found["ours, for older torch"]["seconds"] <= 1.3 * reference["seconds"]  # at as much
 
 
 def main():

@@ -294,6 +294,14 @@ def test_a_damaged_file_is_named(tmp_path, name, text):
         run_folder(tmp_path).stage("1_difficulty", (), {})
 
 
+@pytest.mark.parametrize("text", ["{}", '{"done": true, "settings": {}, "inputs": {}}', '{"done": false}'])
+def test_a_receipt_without_what_a_receipt_says_is_named(tmp_path, text):
+    finish(run_folder(tmp_path), "1_difficulty")
+    (tmp_path / "run" / "1_difficulty" / "receipt.json").write_text(text)
+    with pytest.raises(ValueError, match="receipt.json is damaged .no '"):
+        run_folder(tmp_path).stage("1_difficulty", (), {})
+
+
 def test_one_process_at_a_time(tmp_path):
     run = run_folder(tmp_path)
     script = (

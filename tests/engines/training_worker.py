@@ -1,6 +1,6 @@
 """The same training in one process and in several: run by test_distributed.py, here or under torchrun.
 
-    torchrun --nproc-per-node 2 tests/engines/training_worker.py CHECKPOINT OTHER_CHECKPOINT OUT
+    torchrun --nproc-per-node 2 tests/engines/training_worker.py CHECKPOINT OTHER_CHECKPOINT UNTIED_CHECKPOINT OUT
 
 Writes what came of each case to OUT: metrics, and weights put together.
 """
@@ -63,7 +63,7 @@ def train_sft(learner, batches):
     return [sft_step(learner, batch, max_tokens=60) for batch in batches]
 
 
-def train(checkpoint, other, out, process):
+def train(checkpoint, other, untied, out, process):
     """Every case; the results go to OUT/results.pt."""
     found = {}
     for dtype in (torch.float64, torch.float32):
@@ -74,10 +74,16 @@ def train(checkpoint, other, out, process):
             reference = frozen_policy(other, process.device).to(dtype)
             metrics = [grpo_step(learner, reference, PROMPTS, rollout_groups(), GRPO) for _ in range(2)]
             found["grpo", name, dtype] = outcome(learner, metrics)
+        learner = learner_of(untied, process, dtype)
+        found["sft", "untied", dtype] = outcome(learner, train_sft(learner, sft_batches()))
+        learner, reference = learner_of(untied, process, dtype), frozen_policy(other, process.device).to(dtype)
+        metrics = [grpo_step(learner, reference, PROMPTS, rollout_groups(), GRPO) for _ in range(2)]
+        found["grpo", "untied", dtype] = outcome(learner, metrics)
     found["resumed"] = resumed(checkpoint, out, process)
     learner = learner_of(checkpoint, process, torch.float32)
     train_sft(learner, sft_batches())
     learner.save_state(out / "after3.pt", {"steps": 3})
+    found["going on"] = train_sft(learner, sft_batches())
     if process.is_main:
         torch.save(found, out / "results.pt")
 
@@ -93,4 +99,4 @@ def resumed(checkpoint, out, process):
 
 
 if __name__ == "__main__":
-    train(sys.argv[1], sys.argv[2], Path(sys.argv[3]), Process.of_launch(2))
+    train(*sys.argv[1:4], Path(sys.argv[4]), Process.of_launch(2))
