@@ -4,24 +4,37 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import transformers
 import tyro
 
 from reference.config import FREE, PRESETS, Config, TeacherConfig, check, flatten
-from reference.connect import OFFLINE, World, base_checkpoint, connect, data_sizes, load_prompts
+from reference.connect import OFFLINE, base_checkpoint, connect, data_sizes, load_prompts
 from reference.engines.artifacts import read_records, write_whole
 from reference.engines.distributed import Process
 from reference.engines.memory import describe_memory, in_units, shape_of
 from reference.engines.run_folder import NothingMoreToDo, RunFolder
+from reference.experiments.driver import (
+    Request,
+    check_request,
+    composition_of,
+    is_done,
+    run_seeds,
+    seed_folder,
+    stages_of,
+    write_results,
+)
+from reference.experiments.results import describe_results
+from reference.experiments.variants import Composition
 from reference.records import Evaluation
-from reference.stages.plan import describe, expected_work, stage_names, totalled
+from reference.stages.plan import Expected, describe, expected_work, stage_names, totalled
 from reference.stages.report import final_table
 
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy")
@@ -37,6 +50,15 @@ class Command:
     """Only these stages (`iter1` is all of iter1/...); what they need must be done."""
     redo: str | None = None
     """Throw away this stage and all after it, and run them again."""
+    experiment: tuple[
+        Literal["motivation", "components", "bridge-operations", "all-zero", "iterations", "controls"], ...
+    ] = ()
+    """Run these experiments in place of the method alone (docs/experiments.md); the folder is then
+    runs/PRESET-experiments."""
+    seeds: tuple[int, ...] = (1, 2, 3)
+    """With --experiment: every seed is a run of its own, and the tables are over all of them."""
+    jobs: int = 1
+    """With --experiment: so many seeds at a time."""
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Show the stages that are left, their sizes and expected teacher calls; run nothing."""
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
@@ -63,7 +85,8 @@ def parse(arguments: Sequence[str]) -> tuple[str, Command]:
     )
     if unknown:
         names = [
-            f"--{name.replace('_', '-')}" for name in (*flatten(command.config), "out", "stages", "redo", "dry_run")
+            f"--{name.replace('_', '-')}"
+            for name in (*flatten(command.config), *(each.name for each in fields(Command)))
         ]
         given = unknown[0].partition("=")[0]
         raise ValueError(
@@ -77,7 +100,7 @@ def nearest(given: str, names: Sequence[str]) -> str:
     return get_close_matches(given, names, n=1, cutoff=0)[0]
 
 
-def main(arguments: Sequence[str], run_paper: Callable[[RunFolder, Config, World], None]) -> int:
+def main(arguments: Sequence[str], run_paper: Composition) -> int:
     """Parse, run, report. The exit code: 0, 2 for a mistake in what was asked for, 130 for an interruption."""
     again = "what is finished is kept, run the same command again"
     try:
@@ -86,6 +109,9 @@ def main(arguments: Sequence[str], run_paper: Callable[[RunFolder, Config, World
             again += ", without --redo"
         config = command.config
         check(config)
+        if command.experiment:
+            run_experiments(preset, command, run_paper)
+            return 0
         process = Process() if command.dry_run else Process.of_launch(config.processes)
         run = RunFolder(
             Path(command.out or f"runs/{preset}"),
@@ -112,13 +138,52 @@ def main(arguments: Sequence[str], run_paper: Callable[[RunFolder, Config, World
         return 130
 
 
+def run_experiments(preset: str, command: Command, run_paper: Composition) -> None:
+    """All seeds, then the tables. Raises ValueError for what cannot be run."""
+    if command.stages or command.redo:
+        raise ValueError("--experiment runs whole; for single stages give the seed's own folder as --out, without it")
+    config, out = command.config, Path(command.out or f"runs/{preset}-experiments")
+    request = Request(tuple(command.experiment), command.seeds, command.jobs)
+    check_request(request, config)
+    if command.dry_run:
+        print(dry_run_experiments(request, config, out))
+        return
+    run_seeds(request, config, partial(run_seed, preset, request, out, run_paper))
+    lines, verdicts = write_results(request, config, out)
+    print(f"\n{describe_results(lines, verdicts)}\n\nin {out / 'results'}")
+
+
+def run_seed(preset: str, request: Request, out: Path, run_paper: Composition, config: Config) -> None:
+    """The full run of one seed and its variants."""
+    process = Process.of_launch(config.processes)
+    if process.size > 1 and request.jobs > 1:
+        raise ValueError(f"--jobs {request.jobs} is for a launch of one process, this one has {process.size}")
+    folder = seed_folder(out, config.seed)
+    run = RunFolder(folder, flatten(config), stage_names(config), free=FREE, process=process)
+    execute(preset, run, config, composition_of(request, run_paper))
+
+
+def dry_run_experiments(request: Request, config: Config, out: Path) -> str:
+    """What is left of each seed, stage by stage, and what all of it is expected to take."""
+    parts, left = [], []
+    for label, changed, sizes, names in stages_of(request, config, data_sizes(config)):
+        expected = {work.stage: work for work in expected_work(changed, sizes, names)}
+        todo = [name for name in names for seed in request.seeds if not is_done(seed_folder(out, seed), label, name)]
+        for name in dict.fromkeys(todo):
+            seeds = f" x {todo.count(name)}" if len(request.seeds) > 1 else ""
+            parts.append(replace(expected[name], stage=f"{label} {name}{seeds}"))
+        left += [expected[name] for name in todo]
+    table = describe(parts, totalled(left))
+    return "\n\n".join([table, *teacher_price(config, totalled(left)), device_needs(config)])
+
+
 def _speaker() -> str:
     """Who reports a mistake: of several processes each may have found its own."""
     rank = os.environ.get("RANK", "0")
     return "run_paper" if rank == "0" else f"run_paper (process {rank})"
 
 
-def execute(preset: str, run: RunFolder, config: Config, run_paper: Callable[[RunFolder, Config, World], None]) -> None:
+def execute(preset: str, run: RunFolder, config: Config, run_paper: Composition) -> None:
     """The run itself, and the table at its end."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -177,14 +242,18 @@ def dry_run(run: RunFolder, config: Config) -> str:
     load_prompts(config.data.prompts)
     left = [work for work in expected_work(config, data_sizes(config)) if run.is_left(work.stage)]
     parts = [describe(left)]
-    if config.teacher.kind == "chat":
-        total = totalled(left)
-        price = dollars(total.tokens_read, total.tokens_written, config.teacher)
-        parts.append(
-            f"{config.teacher.model}: about {price:.2f} USD at {config.teacher.input_price} for a million tokens read "
-            f"and {config.teacher.output_price} for a million written; answers asked again come on top"
-        )
-    return "\n\n".join([*parts, device_needs(config)])
+    return "\n\n".join([*parts, *teacher_price(config, totalled(left)), device_needs(config)])
+
+
+def teacher_price(config: Config, total: Expected) -> list[str]:
+    """A line with what the teacher is expected to cost; nothing for the one that needs no calls."""
+    if config.teacher.kind != "chat":
+        return []
+    price = dollars(total.tokens_read, total.tokens_written, config.teacher)
+    return [
+        f"{config.teacher.model}: about {price:.2f} USD at {config.teacher.input_price} for a million tokens read "
+        f"and {config.teacher.output_price} for a million written; answers asked again come on top"
+    ]
 
 
 def device_needs(config: Config) -> str:

@@ -118,6 +118,8 @@ class BridgeConfig:
     """Appendix C.1: tau_J = 0.5."""
     tau_difficulty: float | None = None
     """Table 8: tau_D in nats per token; measured on this model's hard problems when not given."""
+    without: tuple[Literal["expand", "compress", "drop", "localize"], ...] = ()
+    """Operations to leave out (Table 2): a step is then kept as it is, and adds no local sample (ambiguity A55)."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,8 @@ class GRPOConfig:
     """Eq. 23's epsilon (ambiguity A32)."""
     max_grad_norm: float = 1.0
     """verl's default for the gradient norm (ambiguity A35)."""
+    exclude_all_zero: bool = True
+    """Table 6: reward filtering, all-zero reward (Eq. 14). Without it GRPO has all problems (Table 3, first row)."""
     max_tokens_per_batch: int = 4096
     """Tokens in one forward of the trainer: Table 6's 2 sequences of 1024 + 1024. It changes memory and speed only."""
     save_every: int = 100
@@ -210,6 +214,18 @@ class EvaluationConfig:
     """Table 6's sampling temperature, for pass@8 (accuracy is greedy; ambiguity A49)."""
     top_p: float = 0.9
     """Table 6's top-p, for pass@8."""
+
+
+@dataclass(frozen=True)
+class MotivationConfig:
+    """Appendix A.1, with `--experiment motivation`."""
+
+    budgets: tuple[int, ...] = (200_000, 400_000, 600_000, 800_000, 1_000_000)
+    """Appendix A.1: supervised tokens of each SFT."""
+    num_samples: int = 64
+    """Appendix A.1: responses to each question, for pass@8."""
+    test_limit: int | None = None
+    """Take only the first N problems of the in-domain benchmark."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +252,7 @@ class Config:
     sft: SFTConfig = field(default_factory=SFTConfig)
     grpo: GRPOConfig = field(default_factory=GRPOConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    motivation: MotivationConfig = field(default_factory=MotivationConfig)
 
 
 # A model of 0.2 million parameters takes larger steps over fewer problems than one of 500 million. The sizes are chosen
@@ -248,6 +265,7 @@ TINY = Config(
     sft=SFTConfig(max_tokens_per_batch=4096, max_length=1024, lr=2e-4, save_every=20),
     grpo=GRPOConfig(lr=1e-4, max_new_tokens=256, save_every=5),
     evaluation=EvaluationConfig(max_new_tokens=256, pass_samples=8),
+    motivation=MotivationConfig(budgets=(3_000, 6_000, 9_000, 12_000, 15_000), test_limit=50),
 )
 
 
@@ -324,7 +342,8 @@ def check(config: Config) -> None:
             raise ValueError(f"{option} must be above 0 and at most 1, got {value}")
         if last == "betas" and not all(0 <= beta < 1 for beta in value):
             raise ValueError(f"{option} must be at least 0 and below 1, got {value}")
-        if types[name] in (int, int | None) and last not in AT_LEAST_0 and not all(number >= 1 for number in numbers):
+        counts = types[name] in (int, int | None, tuple[int, ...]) and last not in AT_LEAST_0
+        if counts and not all(number >= 1 for number in numbers):
             raise ValueError(f"{option} must be at least 1, got {value}")
     if not config.model.path:
         raise ValueError("--model.path must name a checkpoint folder, a model of the hub or `offline`, got nothing")

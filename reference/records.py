@@ -184,8 +184,9 @@ class Rejected:
 
 
 class ExampleKind(StrEnum):
-    """Where an SFT example comes from: Eqs. 11-13 and 18."""
+    """Where an SFT example comes from: Eqs. 11-13 and 18; TRACE is a teacher's trace of any group (Appendix A.1)."""
 
+    TRACE = "trace"
     MEDIUM = "medium"
     BRIDGE = "bridge"
     LOCAL = "local"

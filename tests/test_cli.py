@@ -323,6 +323,7 @@ def test_every_number_has_a_rule():
     for name, value in flatten(TINY).items():
         if (
             isinstance(value, tuple)
+            and value
             and not isinstance(value[0], str)
             or isinstance(value, int | float)
             and not isinstance(value, bool)

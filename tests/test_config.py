@@ -59,6 +59,7 @@ TABLE_6_FIELDS = {
     "PPO mini-batch size": ["grpo.mini_batch_size"],
     "Gradient clipping ratio": ["grpo.clip_eps"],  # ambiguity A35
     "KL coefficient": ["grpo.kl_coef"],
+    "Reward filtering": ["grpo.exclude_all_zero"],
     "Rollout samples per prompt": ["grpo.num_rollouts"],
     "Sampling temperature": ["grpo.temperature", "difficulty.temperature", "evaluation.temperature"],
     "Top-p": ["grpo.top_p", "difficulty.top_p", "evaluation.top_p"],
@@ -78,7 +79,6 @@ TABLE_6_OTHERWISE = {
     "Rollout dtype": "bfloat16 on a GPU: engines.distributed.Process.rollout_dtype",
     "Tensor model parallel size": "vllm.tensor_parallel is 1: 4 does not divide Qwen2.5-0.5B's 14 heads (A37)",
     "Log-prob micro batch per GPU": "grpo.max_tokens_per_batch",
-    "Reward filtering": "always: stages.filter_rewards",
     "Filtering metric": "the only one there is: paper.recycling.split_by_reward",
     "Validation before training": "the base is evaluated; nothing is chosen by it",
     "Save frequency": "grpo.save_every, for interruptions",

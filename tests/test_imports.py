@@ -1,4 +1,4 @@
-"""Imports run one way: run_paper -> cli, connect -> stages -> engines -> paper -> interfaces, records."""
+"""Imports run one way: run_paper -> cli, experiments -> connect -> stages -> engines -> paper -> records."""
 
 import ast
 import subprocess
@@ -21,7 +21,8 @@ BELOW = {
     "stages": {"stages", "engines", "paper", "config", "seeds", "interfaces", "records"},
     "offline": {"offline", "engines", "paper", "seeds", "interfaces", "records"},
     "connect": {"offline", "stages", "engines", "paper", "config", "interfaces", "records"},
-    "cli": {"connect", "stages", "engines", "config", "records"},
+    "experiments": {"experiments", "connect", "stages", "engines", "paper", "config", "seeds", "records"},
+    "cli": {"experiments", "connect", "stages", "engines", "config", "records"},
     "run_paper": {"cli", "connect", "stages", "engines", "paper", "config", "records"},
     "__init__": set(),
 }

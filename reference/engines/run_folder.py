@@ -4,6 +4,7 @@ A stage is done when its `receipt.json` says so. Whatever is thrown away is firs
 killed at any moment finds a folder it can go on from.
 """
 
+import hashlib
 import json
 import shutil
 import time
@@ -55,7 +56,7 @@ class StageFolder:
         self.is_done = False
         self.counts: dict[str, object] = {}
 
-    def begin(self, inputs: Mapping[str, Path]) -> None:
+    def begin(self, inputs: Mapping[str, Path | str]) -> None:
         """Take up the stage: see whether it is done, and that what it was begun with is what it is asked for now.
 
         Raises:
@@ -65,8 +66,24 @@ class StageFolder:
         if self.is_done:
             self._say(f"{self.name:<27} kept from before ({_counted(self.counts)})")
 
-    def _begin(self, inputs: Mapping[str, Path]) -> tuple[bool, dict[str, object]]:
-        self._receipt["inputs"] = {name: file_hash(path) for name, path in sorted(inputs.items())}
+    def take_from(self, original: Path, inputs: Mapping[str, Path | str]) -> bool:
+        """Whether the stage is done in the folder `original`, with these settings and inputs; it is then that one."""
+        return self.process.on_main(lambda: self._is_same(original / RECEIPT, inputs)) and self._move(original, inputs)
+
+    def _is_same(self, receipt_path: Path, inputs: Mapping[str, Path | str]) -> bool:
+        if not receipt_path.exists():
+            return False
+        receipt = read_receipt(receipt_path)
+        same_settings = receipt["settings"] == self._receipt["settings"]
+        return bool(receipt["done"]) and same_settings and receipt["inputs"] == _digests(inputs)
+
+    def _move(self, original: Path, inputs: Mapping[str, Path | str]) -> bool:
+        self.path, self.state_path, self._receipt_path = original, original / STATE, original / RECEIPT
+        self.is_done, self.counts = self.process.on_main(lambda: self._begin(inputs))
+        return self.is_done
+
+    def _begin(self, inputs: Mapping[str, Path | str]) -> tuple[bool, dict[str, object]]:
+        self._receipt["inputs"] = _digests(inputs)
         if not self._receipt_path.exists():
             write_whole(self._receipt_path, _pretty(self._receipt))
             return False, {}
@@ -155,6 +172,8 @@ class RunFolder:
         self.process = process or Process()
         self.free = set(free)
         self.path = path
+        self.original: RunFolder | None = None
+        self._folders: dict[str, Path] = {}
         self.problems_path = path / "problems.jsonl"
         self.benchmarks_path = path / "benchmarks.jsonl"
         self.prompts_path = path / "prompts.json"
@@ -263,27 +282,44 @@ class RunFolder:
         if self.forgotten:
             (self.path / "eval" / "results.jsonl").unlink(missing_ok=True)  # its lines come back with the stages
 
-    def keep(self, file_name: str, records: Iterable) -> Path:
-        """A stage's own copy of its input records.
+    def variant(
+        self, label: str, settings: Mapping[str, object], plan: Sequence[str], wanted: Sequence[str] = ()
+    ) -> "RunFolder":
+        """This run with other settings or another plan, in `variants/<label>`.
 
-        Raises:
-            ValueError: the stage was begun with other records.
+        It has the same records. A stage that comes out as it did here, with the same settings and inputs, is not done
+        again, but is the one that lies here.
         """
-        path, text = self.path / file_name, to_lines(records)
-        self.process.on_main(lambda: self._keep(path, text))
-        return path
+        made = RunFolder(
+            self.path / "variants" / label,
+            settings,
+            plan,
+            wanted=wanted,
+            free=tuple(self.free),
+            say=lambda line: self.say(f"{label}: {line}"),
+            process=self.process,
+        )
+        made.original = self
+        made.problems_path, made.benchmarks_path = self.problems_path, self.benchmarks_path
+        made.prompts_path = self.prompts_path
+        self.process.on_main(lambda: write_whole(made.path / "config.json", _pretty(made.settings)))
+        return made
 
-    def _keep(self, path: Path, text: str) -> None:
-        if not path.exists():
-            write_whole(path, text)
-        elif path.read_text(encoding="utf-8") != text:
-            stage = path.parent.relative_to(self.path)
-            raise ValueError(
-                f"{path} holds other records than this run is now given; --redo {stage}, or take another --out"
-            )
+    def folder(self, name: str) -> Path:
+        """Where a stage lies that was taken up before: here, or in the run that this one is a variant of."""
+        return self._folders.get(name, self.path / name)
 
-    def stage(self, name: str, reads: Sequence[str], inputs: Mapping[str, Path]) -> StageFolder:
+    def original_counts(self, name: str) -> dict[str, object]:
+        """What a stage of the run that this is a variant of has counted. Raises ValueError if it is not done."""
+        path = self.original.path / name / RECEIPT
+        if not self.original.is_done(name):
+            raise ValueError(f"{self.path} needs {name} of the run in {self.original.path}, which is not done yet")
+        return self.process.on_main(lambda: read_receipt(path)["counts"])
+
+    def stage(self, name: str, reads: Sequence[str], inputs: Mapping[str, Path | str]) -> StageFolder:
         """Take up a stage. `reads`: the settings, or sections of settings, that it depends on.
+
+        `inputs`: by name, a file or checkpoint folder, or a text of which the receipt keeps a hash.
 
         Raises:
             NothingMoreToDo: this stage and all after it were not asked for.
@@ -293,6 +329,9 @@ class RunFolder:
         read = {key for key in self.settings if _selected(key.replace(".", "/"), reads)} - self.free
         settings = {key: value for key, value in self.settings.items() if key in read}
         stage = StageFolder(self.path / name, name, settings, self.say, self.process)
+        if self.original and stage.take_from(self.original.folder(name), inputs):
+            self._folders[name] = stage.path
+            return stage
         if name not in self.wanted and not self.is_done(name):
             later = [other for other in self.wanted if self.plan.index(other) > self.plan.index(name)]
             if not later:
@@ -307,7 +346,7 @@ class RunFolder:
 
     def is_done(self, name: str) -> bool:
         """Whether the stage's receipt says so."""
-        path = self.path / name / RECEIPT
+        path = self.folder(name) / RECEIPT
         return self.process.on_main(lambda: path.exists() and bool(read_receipt(path)["done"]))
 
     def is_left(self, name: str) -> bool:
@@ -322,6 +361,14 @@ def read_receipt(path: Path) -> dict:
     if missing := sorted(needed - receipt.keys()):
         raise ValueError(f"{path} is damaged (no {missing[0]!r}); delete its folder, or take another --out")
     return receipt
+
+
+def _digests(inputs: Mapping[str, Path | str]) -> dict[str, str]:
+    """SHA-256 of each input, by name."""
+    return {
+        name: file_hash(given) if isinstance(given, Path) else hashlib.sha256(given.encode()).hexdigest()
+        for name, given in sorted(inputs.items())
+    }
 
 
 def _selected(name: str, patterns: Sequence[str]) -> bool:

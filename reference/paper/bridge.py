@@ -5,7 +5,7 @@ Text in, text out: the teacher and the student's step scorer come in as argument
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from reference.interfaces import StepScorer, Teacher, UnusableAnswer
 from reference.paper.answers import extract_answer, gold_number, is_answer_line
@@ -221,9 +221,16 @@ def processed_trace(processed: Sequence[str], gold: str) -> str:
 
 
 def bridge_trace(
-    problem: Problem, trace: str, teacher: Teacher, scorer: StepScorer, thresholds: Thresholds
+    problem: Problem,
+    trace: str,
+    teacher: Teacher,
+    scorer: StepScorer,
+    thresholds: Thresholds,
+    without: Collection[Action] = (),
 ) -> BridgedTrace:
     """Algorithm 1, lines 5-33, for one hard problem: steps are processed in order, each in sight of the processed ones.
+
+    In place of an operation in `without` a step is kept as it is, and adds no local sample (Table 2, ambiguity A55).
 
     Raises:
         UnusableAnswer: a judge's score is not one of the five, a rewritten step is empty or changes the final answer.
@@ -242,6 +249,8 @@ def bridge_trace(
             difficulty=scorer.step_nll(problem, "".join(processed), step),
         )
         action, adds_local = choose_action(scores, thresholds)  # lines 11-29
+        if action in without:
+            action, adds_local = Action.KEEP, False
         rewritten = apply_action(action, problem, context, step, teacher, originals[index + 1 :])
         if rewritten is not None:  # lines 30-32
             processed.append(rewritten)

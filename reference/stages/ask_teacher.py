@@ -22,17 +22,16 @@ def ask_teacher(
     answer: Callable[[Item], Record],
     teacher: Teacher,
     max_rejected: float,
+    rejections: str = "rejected.jsonl",
 ) -> tuple[list[Record], list[Rejected]]:
     """`answer(item)` for each problem id's item: the records, and the rejections where the answer was unusable.
 
     Raises:
         ValueError: more than `max_rejected` of the items were rejected.
     """
-    log, rejections = stage.log(file_name, record_type), stage.log("rejected.jsonl", Rejected)
+    log, refused = stage.log(file_name, record_type), stage.log(rejections, Rejected)
     share = stage.process.share
-    left = [
-        problem_id for problem_id in share.of(list(items)) if problem_id not in log and problem_id not in rejections
-    ]
+    left = [problem_id for problem_id in share.of(list(items)) if problem_id not in log and problem_id not in refused]
 
     def answered(problem_id: str) -> Record | Rejected:
         try:
@@ -43,7 +42,7 @@ def ask_teacher(
     failure: Exception | None = None
     try:
         for record in with_progress(in_parallel(left, answered, teacher.concurrency), len(left), stage.name):
-            (rejections if isinstance(record, Rejected) else log).add([record])
+            (refused if isinstance(record, Rejected) else log).add([record])
     except (ValueError, OSError) as error:
         failure = error
     failures = stage.process.gather(failure is not None)  # the others finish their shares, and then end as well
@@ -51,13 +50,13 @@ def ask_teacher(
         raise failure
     if any(failures):
         raise SystemExit(2)
-    records, rejected = log.finish(), rejections.finish()
+    records, rejected = log.finish(), refused.finish()
     if len(rejected) > max_rejected * len(items):
         reason, times = Counter(record.reason for record in rejected).most_common(1)[0]
         raise ValueError(
             f"{stage.name}: the teacher's answers were unusable for {len(rejected)} of {len(items)} items, more than "
             f"--teacher.max-rejected {max_rejected} allows (most often, {times} times: {reason}); see "
-            f"{stage.path / 'rejected.jsonl'}. Mend the teacher and --redo {stage.name}, or allow more; to have the "
+            f"{stage.path / rejections}. Mend the teacher and --redo {stage.name}, or allow more; to have the "
             "same questions answered anew, delete the run's teacher/calls-*.jsonl first"
         )
     return records, rejected

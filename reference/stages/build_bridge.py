@@ -53,7 +53,7 @@ def build_bridge(
     teacher: Teacher,
 ) -> tuple[list[BridgedTrace], Calibration]:
     """Bridge every hard trace; also the thresholds of near-miss scoring, which Table 9 takes from the same traces."""
-    inputs = {"train": run.problems_path, "traces": run.path / "2_traces" / "traces.jsonl", "base": student.base}
+    inputs = {"train": run.problems_path, "traces": run.folder("2_traces") / "traces.jsonl", "base": student.base}
     inputs["prompts"] = run.prompts_path
     reads = ("seed", "model", "teacher", "bridge", "recycling.tau_length", "recycling.tau_steps")
     stage = run.stage(STAGE, reads, inputs)
@@ -69,9 +69,11 @@ def build_bridge(
     used = {"used": asdict(calibration), "measured": measured}
     stage.write("calibration.json", json.dumps(used, indent=1) + "\n")
 
+    without = [Action(name) for name in config.bridge.without]
+
     def bridged(trace: Trace) -> BridgedTrace:
         thresholds = Thresholds(config.bridge.tau_importance, config.bridge.tau_jumpiness, calibration.tau_difficulty)
-        return bridge_trace(by_id[trace.problem_id], trace.text, teacher, scorer, thresholds)
+        return bridge_trace(by_id[trace.problem_id], trace.text, teacher, scorer, thresholds, without)
 
     items = {trace.problem_id: trace for trace in hard}
     limit = config.teacher.max_rejected

@@ -122,5 +122,5 @@ def _summary(stage: str, benchmark: str, answers: Sequence[Evaluated], counts: S
 def _collect(run: RunFolder) -> None:
     """eval/results.jsonl: the lines of all evaluations that are done, in the order of the run."""
     done = [name for name in run.plan if name.startswith("eval/") and run.is_done(name)]
-    lines = [line for name in done for line in read_records(run.path / name / "results.jsonl", Evaluation)]
+    lines = [line for name in done for line in read_records(run.folder(name) / "results.jsonl", Evaluation)]
     run.process.on_main(lambda: write_records(run.path / "eval" / "results.jsonl", lines))

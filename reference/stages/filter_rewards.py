@@ -23,11 +23,16 @@ ROLLOUT_SETTINGS = tuple(f"grpo.{name}" for name in ("num_rollouts", "temperatur
 def filter_rewards(
     run: RunFolder, config: Config, name: str, policy: Path, problems: Sequence[Problem], student: Student
 ) -> tuple[list[RolloutGroup], list[RolloutGroup]]:
-    """D_con and D_fail over all training problems (D_cand, ambiguity A26), once per iteration (ambiguity A25)."""
+    """D_con and D_fail over all training problems (D_cand, ambiguity A26), once per iteration (ambiguity A25).
+
+    Without `grpo.exclude_all_zero` D_con has all problems, those of D_fail too.
+    """
     inputs = {"train": run.problems_path, "prompts": run.prompts_path, "policy": policy}
     stage = run.stage(name, ("seed", "sampler", "vllm", "model", *ROLLOUT_SETTINGS), inputs)
     if stage.is_done:
-        return split_by_reward(read_records(stage.path / "rollouts.jsonl", RolloutGroup))
+        groups = read_records(stage.path / "rollouts.jsonl", RolloutGroup)
+        consolidation, failed = split_by_reward(groups)
+        return consolidation if config.grpo.exclude_all_zero else groups, failed
     student.sampler.load(policy)
     share = student.sampler.share
     log = stage.log("rollouts.jsonl", RolloutGroup, share)
@@ -47,7 +52,7 @@ def filter_rewards(
             "truncated responses": sum(not response.finished for group in groups for response in group.responses),
         }
     )
-    return consolidation, failed
+    return consolidation if config.grpo.exclude_all_zero else groups, failed
 
 
 def rollout_groups(

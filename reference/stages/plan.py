@@ -55,8 +55,13 @@ class Expected:
     tokens_written: int = 0
 
 
-def expected_work(config: Config, sizes: DataSizes) -> list[Expected]:
-    """The expected cost of each stage: difficulty shares as in Table 4, steps and tokens of a trace as in Table 9.
+DRAWN = Expected("", "samples drawn from earlier stages")  # an experiment's SFT
+
+
+def expected_work(config: Config, sizes: DataSizes, names: Sequence[str] | None = None) -> list[Expected]:
+    """The expected cost of each stage, of the method's or of those in `names`.
+
+    Difficulty shares are as in Table 4, steps and tokens of a trace as in Table 9.
 
     They are those of the paper's model that the thresholds name, else of Qwen2.5-0.5B; this model's own are known once
     the first stages have run. A problem that fails is one of the hard ones.
@@ -95,17 +100,25 @@ def expected_work(config: Config, sizes: DataSizes) -> list[Expected]:
         ),
         "eval": Expected("", f"{tests} problems", rollouts=tests + first * config.evaluation.pass_samples),
     }
-    kinds = [(name, "eval" if name.startswith("eval/") else name.rsplit("/", 1)[-1]) for name in stage_names(config)]
-    return [replace(table[kind], stage=name) for name, kind in kinds]
+    lacking = [max(0, max(config.motivation.budgets) / trace - n * share) for share in shares.values()]
+    for name, count in (("2_pools", n + round(sum(lacking))), ("2_all_traces", n)):
+        read = count * (SOLVE_PROMPT_TOKENS + question)
+        table[name] = Expected("", f"{count} traces", 0, count, read, round(count * trace))
+    return [replace(table.get(_kind(name), DRAWN), stage=name) for name in names or stage_names(config)]
 
 
-def describe(expected: Sequence[Expected]) -> str:
-    """The expected work as a table with its sums."""
-    lines = [f"{'stage':28}{'size':>42}{'rollouts':>12}{'teacher calls':>15}{'tokens read':>13}{'written':>12}"]
-    for work in [*expected, totalled(expected)]:
+def _kind(name: str) -> str:
+    return "eval" if name.startswith("eval/") else name.rsplit("/", 1)[-1]
+
+
+def describe(expected: Sequence[Expected], total: Expected | None = None) -> str:
+    """The expected work as a table, with its sums unless a total is given."""
+    width = max([28, *(len(work.stage) + 2 for work in expected)])
+    lines = [f"{'stage':{width}}{'size':>42}{'rollouts':>12}{'teacher calls':>15}{'tokens read':>13}{'written':>12}"]
+    for work in [*expected, total or totalled(expected)]:
         numbers = (work.rollouts, work.teacher_calls, work.tokens_read, work.tokens_written)
-        cells = [f"{number or '':>{width}}" for number, width in zip(numbers, (12, 15, 13, 12), strict=True)]
-        lines.append(f"{work.stage:28}{work.size:>42}{''.join(cells)}")
+        cells = [f"{number or '':>{space}}" for number, space in zip(numbers, (12, 15, 13, 12), strict=True)]
+        lines.append(f"{work.stage:{width}}{work.size:>42}{''.join(cells)}")
     return "\n".join(lines)
 
 

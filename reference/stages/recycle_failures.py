@@ -33,8 +33,8 @@ def recycle_failures(
     inputs = {
         "train": run.problems_path,
         "prompts": run.prompts_path,
-        "rollouts": run.path / name.replace("4_recycle", "2_filter") / "rollouts.jsonl",
-        "calibration": run.path / "3_bridge" / "calibration.json",
+        "rollouts": run.folder(name.replace("4_recycle", "2_filter")) / "rollouts.jsonl",
+        "calibration": run.folder("3_bridge") / "calibration.json",
     }
     stage = run.stage(name, ("seed", "model", "teacher", "recycling"), inputs)
     by_id = {problem.id: problem for problem in problems}

@@ -1,5 +1,6 @@
 """Appendix B.3: GRPO on the Consolidation Set (Eqs. 22-28, Table 6)."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,14 +52,22 @@ class Before:
 
 
 def train_grpo(
-    run: RunFolder, config: Config, name: str, start: Path, problems: Sequence[Problem], student: Student
+    run: RunFolder,
+    config: Config,
+    name: str,
+    start: Path,
+    problems: Sequence[Problem],
+    student: Student,
+    num_steps: int | None = None,
 ) -> Path:
     """Train `start` on the Consolidation Set `problems` and return the new checkpoint; with none it stays as it was.
 
-    The reference policy is `start` itself (ambiguity A29).
+    As many epochs as Table 6 says, or as many as `num_steps` rollout batches take. The reference policy is `start`
+    itself (ambiguity A29).
     """
-    rollouts = run.path / name.replace("3_grpo", "2_filter") / "rollouts.jsonl"
+    rollouts = run.folder(name.replace("3_grpo", "2_filter")) / "rollouts.jsonl"
     inputs = {"start": start, "train": run.problems_path, "prompts": run.prompts_path, "rollouts": rollouts}
+    inputs["trained"] = " ".join([*(problem.id for problem in problems), f"{num_steps or ''}"])
     stage = run.stage(name, ("seed", "sampler", "vllm", "model", "grpo"), inputs)
     checkpoint = stage.path / "checkpoint"
     if stage.is_done:
@@ -67,7 +76,8 @@ def train_grpo(
     if not problems:
         stage.finish({"problems": 0, "steps": 0}, note="no response was ever right, the model stays as it was")
         return start
-    rows = _train(stage, config, start, problems, student)
+    batches = _batches(problems, config.grpo, config.seed, name, num_steps)
+    rows = _train(stage, config, start, batches, student)
     tenth = max(1, len(rows) // 10)
     stage.finish(
         {
@@ -83,7 +93,11 @@ def train_grpo(
 
 
 def _train(
-    stage: StageFolder, config: Config, start: Path, problems: Sequence[Problem], student: Student
+    stage: StageFolder,
+    config: Config,
+    start: Path,
+    batches: Sequence[tuple[int, Sequence[Problem]]],
+    student: Student,
 ) -> list[dict]:
     """All rollout batches, from the last saved one on. Writes the checkpoint; returns the metrics of each batch."""
     settings = config.grpo
@@ -92,7 +106,6 @@ def _train(
     student.sampler.load(start)
     first = (learner.load_state(stage.state_path) or {"steps": 0})["steps"]
     log, clock = stage.steps("metrics.jsonl", first), stage.steps("timing.jsonl", first)
-    batches = _batches(problems, settings, config.seed, stage.name)
     for step, (epoch, batch) in with_progress(
         list(enumerate(batches, start=1))[first:], len(batches) - first, stage.name
     ):
@@ -129,15 +142,17 @@ def _timing(step: int, groups: Sequence[RolloutGroup], seconds: float) -> dict[s
 
 
 def _batches(
-    problems: Sequence[Problem], settings: GRPOConfig, seed: int, stage: str
+    problems: Sequence[Problem], settings: GRPOConfig, seed: int, stage: str, num_steps: int | None
 ) -> list[tuple[int, Sequence[Problem]]]:
     """(epoch, problems of one rollout batch): each epoch in an order of its own; its last batch may be smaller."""
+    steps_an_epoch = math.ceil(len(problems) / settings.batch_size)
+    epochs = settings.epochs if num_steps is None else math.ceil(num_steps / steps_an_epoch)
     batches = []
-    for epoch in range(settings.epochs):
+    for epoch in range(epochs):
         order = list(problems)
         Random(seed_of(seed, stage, "order", epoch)).shuffle(order)
         batches += [(epoch, batch) for batch in in_batches(order, settings.batch_size)]
-    return batches
+    return batches[:num_steps]
 
 
 def grpo_step(

@@ -8,6 +8,7 @@ from random import Random
 import torch
 
 from reference.config import Config, GRPOConfig, ModelConfig, SFTConfig
+from reference.engines.artifacts import to_lines
 from reference.engines.batches import in_batches, pad_right, response_mask
 from reference.engines.chat import Chat, TokenizedExample
 from reference.engines.distributed import Process
@@ -35,12 +36,13 @@ def train_sft(
     run: RunFolder, config: Config, name: str, start: Path, examples: Sequence[SFTExample], student: Student
 ) -> Path:
     """Train `start` on the examples and return the new checkpoint; without examples the model stays as it was."""
-    stage = run.stage(name, ("seed", "model", "sft"), {"start": start})
-    run.keep(f"{name}/examples.jsonl", examples)
+    lines = to_lines(examples)
+    stage = run.stage(name, ("seed", "model", "sft"), {"start": start, "examples": lines})
     checkpoint = stage.path / "checkpoint"
     if stage.is_done:
         stage.forget_state()  # of a stage that was killed behind its receipt
         return checkpoint if stage.counts["steps"] else start
+    stage.write("examples.jsonl", lines)
     tokenized = tokenize(examples, student.chat, config.sft.max_length)
     counts = {
         "examples": len(examples),

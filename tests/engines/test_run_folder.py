@@ -180,13 +180,56 @@ def test_an_evaluation_that_was_not_asked_for_is_left_out(tmp_path):
     assert run.wants("eval/base")
 
 
-def test_a_stages_own_records_cannot_change(tmp_path):
+def finish_with(run, name, reads, inputs):
+    stage = run.stage(name, reads, inputs)
+    stage.write("output", "x")
+    stage.finish({"items": len(inputs)})
+
+
+def test_a_text_may_be_an_input_and_cannot_change(tmp_path):
+    finish_with(run_folder(tmp_path), "1_difficulty", (), {"examples": "one"})
+    assert run_folder(tmp_path).stage("1_difficulty", (), {"examples": "one"}).is_done
+    with pytest.raises(ValueError, match="was begun with another examples than is there now"):
+        run_folder(tmp_path).stage("1_difficulty", (), {"examples": "two"})
+
+
+def test_a_variant_shares_the_stages_that_come_out_the_same(tmp_path):
     run = run_folder(tmp_path)
-    path = run.keep("2_traces/examples.jsonl", items("a", "b\u2028"))
-    assert read_records(path, Rejected) == items("a", "b\u2028")
-    assert run.keep("2_traces/examples.jsonl", items("a", "b\u2028")) == path
-    with pytest.raises(ValueError, match="examples.jsonl holds other records"):
-        run.keep("2_traces/examples.jsonl", items("a"))
+    finish_with(run, "1_difficulty", ("seed",), {"text": "one"})
+    finish_with(run, "2_traces", ("sft",), {})
+    variant = run.variant("other", SETTINGS | {"sft.lr": 0.2}, PLAN)
+    stage = variant.stage("1_difficulty", ("seed",), {"text": "one"})
+    assert stage.is_done and stage.counts == {"items": 1}
+    assert stage.path == variant.folder("1_difficulty") == tmp_path / "run" / "1_difficulty"
+    changed = {"1_difficulty": (("seed",), {"text": "two"}), "2_traces": (("sft",), {})}  # another input, a setting
+    for name, (reads, inputs) in changed.items():
+        stage = run.variant("third", SETTINGS | {"sft.lr": 0.2}, PLAN).stage(name, reads, inputs)
+        assert not stage.is_done and stage.path == tmp_path / "run" / "variants" / "third" / name
+
+
+def test_a_variant_shares_nothing_that_is_half_done_or_damaged(tmp_path):
+    run = run_folder(tmp_path)
+    run.stage("1_difficulty", ("seed",), {})
+    assert not run.variant("other", SETTINGS, PLAN).stage("1_difficulty", ("seed",), {}).is_done
+    finish_with(run, "2_traces", ("seed",), {})
+    (tmp_path / "run" / "2_traces" / "output").write_text("changed")
+    with pytest.raises(ValueError, match="is not as stage 2_traces left it"):
+        run.variant("third", SETTINGS, PLAN).stage("2_traces", ("seed",), {})
+
+
+def test_a_variant_reads_the_counts_of_the_run_it_is_a_variant_of(tmp_path):
+    run = run_folder(tmp_path)
+    finish_with(run, "1_difficulty", (), {})
+    assert run.variant("other", SETTINGS, PLAN).original_counts("1_difficulty") == {"items": 0}
+    with pytest.raises(ValueError, match="needs 2_traces of the run in .* which is not done yet"):
+        run.variant("other", SETTINGS, PLAN).original_counts("2_traces")
+
+
+def test_a_variant_keeps_its_settings_too(tmp_path):
+    run = run_folder(tmp_path)
+    run.variant("other", SETTINGS | {"sft.lr": 0.2}, PLAN)
+    with pytest.raises(ValueError, match="was begun with sft.lr = 0.2"):
+        run.variant("other", SETTINGS | {"sft.lr": 0.3}, PLAN)
 
 
 CHANGED = {"problems": ("a", "b"), "tests": ("u",), "prompts": replace(Prompts(), student="{question}?")}

@@ -622,7 +622,8 @@ def test_the_data_sets_of_section_3_2():
 
 
 def test_training_goes_from_medium_to_bridge_to_recycled_and_leaves_nothing_out():
-    examples = [SFTExample(str(number), kind, ()) for number, kind in enumerate([*ExampleKind, *ExampleKind])]
+    kinds = [kind for kind in ExampleKind if kind is not ExampleKind.TRACE]  # the experiments' own
+    examples = [SFTExample(str(number), kind, ()) for number, kind in enumerate([*kinds, *kinds])]
     random.Random(0).shuffle(examples)
     phases = training_order(examples)
     assert [name for name, _ in phases] == ["1_medium", "2_bridge", "3_recycled"]

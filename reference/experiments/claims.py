@@ -1,0 +1,82 @@
+"""What the paper claims of its experiments: each a comparison of rows, written down before any result was seen."""
+
+from reference.config import Config
+from reference.experiments.results import Claim
+from reference.experiments.variants import ALL_ZERO, AVERAGE, BRIDGE_VARIANTS, COMPONENTS, PASS
+
+LOCAL = "SFT-Medium -> local samples alone"
+TEN, TWO, THREE, ELEVEN = "Table 10", "Table 2", "Table 3", "Table 11"
+
+
+def claims(config: Config) -> list[Claim]:
+    """Every claim that an experiment bears on; of a curriculum, the mean over its budgets."""
+    return [*_motivation(config), *_components(), *_bridge_operations(), *_the_rest()]
+
+
+def _motivation(config: Config) -> list[Claim]:
+    def all_budgets(curriculum: str) -> tuple[str, ...]:
+        return tuple(f"{curriculum} {budget}" for budget in config.motivation.budgets)
+
+    return [
+        Claim(
+            "motivation",
+            "Figures 6, 7",
+            f"Medium -> Hard is above {other.capitalize()} at the same budget",
+            PASS,
+            all_budgets("medium_hard"),
+            all_budgets(other),
+        )
+        for other in ("simple", "medium", "hard", "mixed")
+    ]
+
+
+def _components() -> list[Claim]:
+    labels = [row.label for row in COMPONENTS]
+    steps = [
+        Claim("components", TEN, f"{above} is above {below}", AVERAGE, (above,), (below,))
+        for below, above in zip(labels, labels[1:], strict=False)
+    ]
+    return [*steps, Claim("components", TEN, "Full Model is above Base", AVERAGE, (labels[-1],), (labels[0],))]
+
+
+def _bridge_operations() -> list[Claim]:
+    return [
+        Claim(
+            "bridge-operations",
+            TWO,
+            f"Full Bridge is above {other}{when}",
+            metric,
+            (f"Full Bridge{when}",),
+            (other + when,),
+        )
+        for when, metric in ((", after SFT", PASS), (", after two iterations", AVERAGE))
+        for other in BRIDGE_VARIANTS
+        if other != "Full Bridge"
+    ]
+
+
+def _the_rest() -> list[Claim]:
+    grpo, exclusion, recycling = "Initial SFT + GRPO", "w/ all-zero exclusion", "w/ all-zero exclusion + Recycling"
+    one, two, three, four = (f"Iteration {t}" for t in range(1, 5))
+    full, sft = "Full Model", "SFT-Medium -> Bridged-Hard"
+    alone, repeated = "GRPO alone, steps of both iterations", "Second iteration without recycling, equal steps"
+    return [
+        Claim(
+            "all-zero", THREE, "Excluding all-zero problems is above GRPO on everything", AVERAGE, (exclusion,), (grpo,)
+        ),
+        Claim("all-zero", THREE, "Recycling them is above excluding them", AVERAGE, (recycling,), (exclusion,)),
+        Claim("iterations", ELEVEN, "Iteration 2 is above iteration 1", AVERAGE, (two,), (one,)),
+        Claim("iterations", ELEVEN, "Iteration 2 is above iteration 3", AVERAGE, (two,), (three,)),
+        Claim("iterations", ELEVEN, "Iteration 3 is above iteration 4", AVERAGE, (three,), (four,)),
+        Claim(
+            "iterations",
+            "Figure 4",
+            "Iteration 1 has more all-zero problems than iteration 2",
+            ALL_ZERO,
+            (one,),
+            (two,),
+        ),
+        Claim("controls", "Section 4.4", "Recycling is above as many steps without it", AVERAGE, (full,), (repeated,)),
+        Claim("controls", "Table 1", "The method is above GRPO alone for as many steps", AVERAGE, (full,), (alone,)),
+        Claim("controls", "Section 3.2", "Bridged traces are above their local samples alone", PASS, (sft,), (LOCAL,)),
+    ]

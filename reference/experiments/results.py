@@ -1,0 +1,190 @@
+"""From the folders of several seeds to tables: every row with its interval, every claim with its verdict."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from reference.engines.artifacts import read_records
+from reference.experiments.statistics import Estimate, estimate, verdict
+from reference.experiments.variants import ALL_ZERO, AVERAGE, FULL, PASS, Experiment, Row
+from reference.paper.pass_at_k import pass_at_k
+from reference.records import Evaluated, Evaluation, RolloutGroup, Sampled
+
+K = 8
+
+
+@dataclass(frozen=True)
+class Line:
+    """One number of a table, in percent: the mean over problems and seeds, its interval, and each seed's own."""
+
+    experiment: str
+    label: str
+    metric: str
+    percent: float
+    low: float
+    high: float
+    num_problems: int
+    seeds: str
+    by_seed: str
+
+
+@dataclass(frozen=True)
+class ClaimLine:
+    """What the paper claims, and what was seen: the paired difference in percentage points."""
+
+    experiment: str
+    source: str
+    claim: str
+    metric: str
+    difference: float
+    low: float
+    high: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`better` is above `worse` by `metric`, as the paper has it; several labels stand for their mean."""
+
+    experiment: str
+    source: str
+    claim: str
+    metric: str
+    better: tuple[str, ...]
+    worse: tuple[str, ...]
+
+
+def folder_of(seed_folder: Path, variant: str, stage: str) -> Path:
+    """Where a variant's stage lies: in its own folder, or in the full run that it shares the stage with.
+
+    Raises:
+        ValueError: in neither.
+    """
+    own, shared = seed_folder / "variants" / variant / stage, seed_folder / stage
+    for folder in (own, shared) if variant != FULL else (shared,):
+        if (folder / "receipt.json").exists():
+            return folder
+    raise ValueError(f"{own if variant != FULL else shared} is not there yet; run the experiment to its end")
+
+
+def outcomes(seed_folders: Sequence[Path], row: Row, metric: str) -> list[np.ndarray]:
+    """[S, N] of each benchmark that the metric is about; `metric` is a benchmark's name or one of the three above."""
+    if metric == ALL_ZERO:
+        stage = row.checkpoint.replace("3_grpo", "2_filter")
+        return [np.array([_all_zero(folder_of(folder, row.variant, stage)) for folder in seed_folders])]
+    stage = f"eval/{row.checkpoint.replace('/', '-')}"
+    folders = [folder_of(folder, row.variant, stage) for folder in seed_folders]
+    names = benchmarks(folders[0])
+    if metric == PASS:
+        return [np.array([_passed(folder / f"{names[0]}.samples.jsonl") for folder in folders])]
+    chosen = names if metric == AVERAGE else [metric]
+    return [np.array([_correct(folder / f"{name}.jsonl") for folder in folders]) for name in chosen]
+
+
+def benchmarks(evaluation: Path) -> list[str]:
+    """The benchmarks of an evaluation, the in-domain one first."""
+    return [result.benchmark for result in read_records(evaluation / "results.jsonl", Evaluation)]
+
+
+def _correct(path: Path) -> list[float]:
+    return [float(answer.correct) for answer in read_records(path, Evaluated)]
+
+
+def _passed(path: Path) -> list[float]:
+    return [pass_at_k(count.num_samples, count.num_correct, K) for count in read_records(path, Sampled)]
+
+
+def _all_zero(stage: Path) -> list[float]:
+    return [float(sum(group.rewards) == 0) for group in read_records(stage / "rollouts.jsonl", RolloutGroup)]
+
+
+def lines_of(name: str, experiment: Experiment, seed_folders: Sequence[Path]) -> list[Line]:
+    """Every row by every metric of an experiment."""
+    lines = []
+    for row in experiment.rows:
+        for metric in _metrics(experiment, row, seed_folders[0]):
+            found = outcomes(seed_folders, row, metric)
+            by_seed = np.mean([outcome.mean(axis=1) for outcome in found], axis=0)
+            lines.append(_line(name, row.label, metric, estimate(found), by_seed, seed_folders))
+    return lines
+
+
+def _metrics(experiment: Experiment, row: Row, seed_folder: Path) -> list[str]:
+    if experiment.metrics == (PASS,):
+        return [PASS]
+    names = benchmarks(folder_of(seed_folder, row.variant, f"eval/{row.checkpoint.replace('/', '-')}"))
+    counted = [ALL_ZERO] if ALL_ZERO in experiment.metrics and row.checkpoint.endswith("3_grpo") else []
+    return [AVERAGE, PASS, *names, *counted]
+
+
+def _line(
+    name: str, label: str, metric: str, found: Estimate, by_seed: np.ndarray, seed_folders: Sequence[Path]
+) -> Line:
+    return Line(
+        experiment=name,
+        label=label,
+        metric=metric,
+        percent=_percent(found.mean),
+        low=_percent(found.low),
+        high=_percent(found.high),
+        num_problems=found.num_problems,
+        seeds=" ".join(folder.name.removeprefix("seed-") for folder in seed_folders),
+        by_seed=" ".join(f"{_percent(value):.2f}" for value in by_seed),
+    )
+
+
+def _percent(share: float) -> float:
+    return round(100 * float(share), 2)
+
+
+def judged(claim: Claim, experiment: Experiment, seed_folders: Sequence[Path]) -> ClaimLine:
+    """The claim's paired difference over the same problems and seeds, and the verdict on it."""
+    better, worse = (_mean_outcomes(labels, claim, experiment, seed_folders) for labels in (claim.better, claim.worse))
+    difference = estimate([above - below for above, below in zip(better, worse, strict=True)])
+    return ClaimLine(
+        experiment=claim.experiment,
+        source=claim.source,
+        claim=claim.claim,
+        metric=claim.metric,
+        difference=_percent(difference.mean),
+        low=_percent(difference.low),
+        high=_percent(difference.high),
+        verdict=verdict(difference),
+    )
+
+
+def _mean_outcomes(
+    labels: Sequence[str], claim: Claim, experiment: Experiment, seed_folders: Sequence[Path]
+) -> list[np.ndarray]:
+    rows = {row.label: row for row in experiment.rows}
+    found = [outcomes(seed_folders, rows[label], claim.metric) for label in labels]
+    return [np.mean(of_benchmark, axis=0) for of_benchmark in zip(*found, strict=True)]
+
+
+def to_csv(lines: Sequence[Line] | Sequence[ClaimLine]) -> str:
+    """One line each, under the names of the fields."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(lines[0])], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(line) for line in lines)
+    return text.getvalue()
+
+
+def describe_results(lines: Sequence[Line], verdicts: Sequence[ClaimLine]) -> str:
+    """Averages and pass@8 of each row, and the verdict on each claim, for the terminal."""
+    text = [f"{'experiment':<20}{'':<52}{'metric':<20}{'percent':>8}  95% interval"]
+    for line in lines:
+        if line.metric in (AVERAGE, PASS, ALL_ZERO):
+            number = f"{line.percent:>8.1f}  {line.low:.1f} to {line.high:.1f}"
+            text.append(f"{line.experiment:<20}{line.label:<52}{line.metric:<20}{number}")
+    text += ["", "what the paper claims, as the paired difference in points with its 95% interval"]
+    text += [
+        f"{line.verdict:<12}{line.difference:>6.1f}  {line.low:>5.1f} to {line.high:>5.1f}  {line.claim}"
+        f" ({line.source}, {line.metric})"
+        for line in verdicts
+    ]
+    return "\n".join(text)

@@ -1,0 +1,96 @@
+"""Appendix A.1: traces of each group for a budget of supervised tokens, fresh ones where the group is small."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from reference.config import Config
+from reference.engines.artifacts import read_records
+from reference.engines.run_folder import RunFolder, StageFolder
+from reference.engines.student import Student
+from reference.interfaces import Teacher
+from reference.records import DifficultyGroup, Graded, Problem, Trace
+from reference.seeds import seed_of
+from reference.stages.ask_teacher import ask_teacher
+from reference.stages.distill_traces import trace_of
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Traces of each group in the order in which they are drawn; `sizes`: tokens of the first pass over the group."""
+
+    traces: Mapping[DifficultyGroup, Sequence[Trace]]
+    sizes: Mapping[DifficultyGroup, int]
+
+
+def distill_pools(
+    run: RunFolder,
+    config: Config,
+    name: str,
+    budget: int,
+    problems: Sequence[Problem],
+    graded: Sequence[Graded],
+    student: Student,
+    teacher: Teacher,
+) -> Pools:
+    """One trace of every problem, then fresh ones of resampled problems until each group has more than `budget` tokens.
+
+    A group without problems has an empty pool. Each pass over a group is a file `GROUP.PASS.jsonl`.
+    """
+    difficulty = run.folder("1_difficulty") / "difficulty.jsonl"
+    inputs = {"train": run.problems_path, "prompts": run.prompts_path, "difficulty": difficulty, "base": student.base}
+    stage = run.stage(name, ("seed", "model", "teacher"), {**inputs, "budget": str(budget)})
+    by_id = {problem.id: problem for problem in problems}
+    traces, sizes = {}, {}
+    for group in DifficultyGroup:
+        members = [by_id[record.problem_id] for record in graded if record.group is group]
+        Random(seed_of(config.seed, "pools", str(group))).shuffle(members)
+        passes = (
+            _read(stage, group) if stage.is_done else _distill(stage, config, group, members, budget, student, teacher)
+        )
+        order = {problem.id: at for at, problem in enumerate(members)}
+        traces[group] = [t for one in passes for t in sorted(one, key=lambda trace: order[trace.problem_id])]
+        sizes[group] = sum(trace.num_tokens for trace in passes[0]) if passes else 0
+    if not stage.is_done:
+        stage.finish({f"{group} traces": len(traces[group]) for group in DifficultyGroup})
+    return Pools(traces, sizes)
+
+
+def _read(stage: StageFolder, group: DifficultyGroup) -> list[list[Trace]]:
+    count = len(list(stage.path.glob(f"{group}.*.jsonl")))
+    return [read_records(stage.path / f"{group}.{attempt}.jsonl", Trace) for attempt in range(count)]
+
+
+def _distill(
+    stage: StageFolder,
+    config: Config,
+    group: DifficultyGroup,
+    members: Sequence[Problem],
+    budget: int,
+    student: Student,
+    teacher: Teacher,
+) -> list[list[Trace]]:
+    """The passes over one group: the first over all of it, later ones over as many problems as are still needed."""
+    passes: list[list[Trace]] = []
+    wanted, tokens = list(members), 0
+    while wanted:
+        attempt = len(passes)
+        found, _ = ask_teacher(
+            stage,
+            f"{group}.{attempt}.jsonl",
+            Trace,
+            {problem.id: problem for problem in wanted},
+            lambda problem, attempt=attempt: trace_of(problem, student, teacher, attempt),
+            teacher,
+            config.teacher.max_rejected,
+            rejections=f"rejected.{group}.{attempt}.jsonl",
+        )
+        passes.append(found)
+        if not found:
+            break
+        tokens += sum(trace.num_tokens for trace in found)
+        lacking = max(0, budget + 1 - tokens)
+        mean = tokens / max(1, sum(map(len, passes)))
+        wanted = members[: math.ceil(1.1 * lacking / mean)] if mean else []  # a pass may be rejected in part
+    return passes

@@ -1,0 +1,112 @@
+"""`--experiment` in processes of its own: every variant does what is its own, and nothing twice."""
+
+import csv
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reference.config import TINY
+from reference.experiments.variants import FULL, VARIANTS, experiments
+
+ROOT = Path(__file__).parents[2]
+SMALL = """
+    --data.limit 24 --data.test-limit 4 --difficulty.num-samples 4 --difficulty.max-new-tokens 96
+    --grpo.batch-size 4 --grpo.mini-batch-size 2 --grpo.num-rollouts 4 --grpo.max-new-tokens 96
+    --evaluation.pass-samples 8 --evaluation.max-new-tokens 48
+    --motivation.budgets 200 400 --motivation.num-samples 8 --motivation.test-limit 2
+""".split()
+CONFIG = replace(TINY, motivation=replace(TINY.motivation, budgets=(200, 400)))
+
+
+def run(out, *more):
+    command = [sys.executable, "run_paper.py", "tiny", "--out", str(out), *SMALL, *more]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """All experiments for two seeds, side by side."""
+    out = tmp_path_factory.mktemp("experiments") / "out"
+    names = list(experiments(CONFIG))
+    process = run(out, "--experiment", *names, "--seeds", "1", "2", "--jobs", "2")
+    assert process.returncode == 0, process.stderr
+    return out, process, ("--experiment", *names, "--seeds", "1", "2")
+
+
+def done_in(folder):
+    receipts = [path for path in folder.rglob("receipt.json") if "variants" not in path.relative_to(folder).parts]
+    return {str(path.parent.relative_to(folder)) for path in receipts if json.loads(path.read_text())["done"]}
+
+
+@pytest.mark.slow
+def test_each_variant_does_what_is_its_own_and_no_more(whole):
+    for seed in (1, 2):
+        for name, variant in VARIANTS.items():
+            if name != FULL:
+                own = set(variant.own_stages(variant.change(CONFIG)))
+                assert done_in(whole[0] / f"seed-{seed}" / "variants" / name) == own, name
+
+
+@pytest.mark.slow
+def test_the_tables_have_every_row_and_the_seeds_differ(whole):
+    for name, experiment in experiments(CONFIG).items():
+        rows = list(csv.DictReader(open(whole[0] / "results" / f"{name}.csv", encoding="utf-8")))
+        labels = {row["label"] for row in rows}
+        assert labels == {row.label for row in experiment.rows}
+        assert {row["seeds"] for row in rows} == {"1 2"} and all(len(row["by_seed"].split()) == 2 for row in rows)
+        assert any(len(set(row["by_seed"].split())) == 2 for row in rows)
+    verdicts = list(csv.DictReader(open(whole[0] / "results" / "claims.csv", encoding="utf-8")))
+    assert len(verdicts) == 29 and {row["verdict"] for row in verdicts} <= {"seen", "not seen", "undecided"}
+    assert "what the paper claims" in whole[1].stdout and whole[1].stderr == ""
+
+
+@pytest.mark.slow
+def test_the_numbers_are_those_of_the_evaluations(whole):
+    rows = list(csv.DictReader(open(whole[0] / "results" / "components.csv", encoding="utf-8")))
+    for label, where in (("Full Model", "eval/iter2-3_grpo"), ("SFT-Mixed", "variants/sft-mixed/eval/sft_mixed")):
+        for at, seed in enumerate((1, 2)):
+            lines = (whole[0] / f"seed-{seed}" / where / "results.jsonl").read_text().splitlines()
+            results = [json.loads(line) for line in lines]
+            (row,) = [row for row in rows if (row["label"], row["metric"]) == (label, "average accuracy")]
+            average = 100 * sum(result["accuracy"] for result in results) / len(results)
+            assert float(row["by_seed"].split()[at]) == pytest.approx(average, abs=0.005)
+
+
+@pytest.mark.slow
+def test_a_second_time_nothing_is_done_again(whole):
+    before = {path: path.read_bytes() for path in whole[0].rglob("*") if path.is_file()}
+    process = run(whole[0], *whole[2])
+    assert process.returncode == 0, process.stderr
+    after = {path: path.read_bytes() for path in whole[0].rglob("*") if path.is_file()}
+    assert [path for path in after if after[path] != before.get(path) and path.name != "report.html"] == []
+    left = run(whole[0], *whole[2], "--dry-run")
+    assert left.returncode == 0 and len(left.stdout.splitlines()[1].split()) == 3  # `all together` and nothing else
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--experiment", "nothing"), "invalid choice"),
+        (("--experiment", "components", "--stages", "iter1"), "--experiment runs whole"),
+        (("--experiment", "components", "--redo", "iter1"), "--experiment runs whole"),
+        (("--experiment", "components", "--iterations", "1"), "an experiment has 2 iterations"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_writes_nothing(tmp_path, more, says):
+    process = run(tmp_path / "out", *more)
+    assert process.returncode == 2 and says in process.stderr + process.stdout and "Traceback" not in process.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_dry_run_shows_what_each_variant_adds(tmp_path):
+    process = run(tmp_path / "out", "--experiment", "bridge-operations", "--dry-run")
+    assert process.returncode == 0, process.stderr
+    lines = process.stdout.splitlines()
+    assert any(line.startswith("full 1_difficulty x 3 ") for line in lines)
+    assert any(line.startswith("without-expand 3_bridge x 3 ") for line in lines)
+    assert not any(line.startswith("without-expand 1_difficulty") for line in lines)
+    assert not (tmp_path / "out").exists()

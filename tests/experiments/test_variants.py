@@ -1,0 +1,103 @@
+"""What each experiment compares, and that the paper's own tables have the same rows."""
+
+from dataclasses import replace
+
+import pytest
+
+from reference.config import PRESETS, TINY, flatten
+from reference.experiments.claims import claims
+from reference.experiments.driver import Request, check_request, stages_of, variants_of
+from reference.experiments.variants import BRIDGE_VARIANTS, COMPONENTS, FULL, VARIANTS, experiments
+from reference.paper.reported import QWEN, TABLE_2, TABLE_3, TABLE_10
+from reference.stages.plan import DataSizes, expected_work
+
+EVERYTHING = tuple(experiments(TINY))
+SIZES = DataSizes(320, 40, {"test": 100, "ood": 100})
+
+
+def test_the_rows_are_the_papers():
+    assert [row.label for row in COMPONENTS] == list(TABLE_10[QWEN])
+    assert list(BRIDGE_VARIANTS) == list(TABLE_2[QWEN])
+    assert [row.label for row in experiments(TINY)["all-zero"].rows] == list(TABLE_3[QWEN])
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_row_is_evaluated_by_its_variant(preset):
+    config = PRESETS[preset]
+    for experiment in experiments(config).values():
+        for row in experiment.rows:
+            variant = VARIANTS[row.variant]
+            assert f"eval/{row.checkpoint.replace('/', '-')}" in variant.wanted(variant.change(config)), row
+
+
+def test_every_claim_is_about_rows_that_exist():
+    found = experiments(TINY)
+    for claim in claims(TINY):
+        labels = {row.label for row in found[claim.experiment].rows}
+        assert {*claim.better, *claim.worse} <= labels and not {*claim.better} & {*claim.worse}, claim
+    assert {claim.experiment for claim in claims(TINY)} == set(found)
+    assert len({(claim.experiment, claim.claim) for claim in claims(TINY)}) == len(claims(TINY))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_what_a_variant_says_is_its_own_is_in_its_plan(name):
+    variant = VARIANTS[name]
+    config = variant.change(TINY)
+    plan = variant.plan(config)
+    assert len(set(plan)) == len(plan)
+    for own in variant.own:
+        assert any(stage == own or stage.startswith(f"{own}/") for stage in plan), own
+    assert set(variant.own_stages(config)) <= set(variant.wanted(config)) <= set(plan)
+
+
+def test_a_variant_changes_what_it_says():
+    changes = {
+        name: {key for key, value in flatten(variant.change(TINY)).items() if value != flatten(TINY)[key]}
+        for name, variant in VARIANTS.items()
+    }
+    assert changes["without-compress-drop"] == {"bridge.without"} and changes["four-iterations"] == {"iterations"}
+    assert changes["grpo-on-everything"] == {"iterations", "grpo.exclude_all_zero"}
+    assert changes["motivation"] == {"evaluation.pass_samples"}
+    assert changes[FULL] == changes["sft-mixed"] == changes["repeated"] == changes["grpo-alone"] == set()
+
+
+def test_only_what_is_asked_for_is_run():
+    request = Request(("components", "all-zero"), (1,), 1)
+    assert variants_of(request, TINY) == [FULL, "sft-mixed", "raw-hard", "grpo-on-everything"]
+    assert set(variants_of(Request(EVERYTHING, (1,), 1), TINY)) == set(VARIANTS)
+
+
+def test_the_expected_work_has_every_stage():
+    for _, config, sizes, names in stages_of(Request(EVERYTHING, (1,), 1), TINY, SIZES):
+        assert [work.stage for work in expected_work(config, sizes, names)] == names
+
+
+def test_the_motivating_experiment_is_expected_to_cost_what_it_does():
+    """Qwen's medium pool has 2869 x 243 tokens: 1000K need traces of resampled questions, hard ones more."""
+    config = VARIANTS["motivation"].change(PRESETS["qwen2.5-0.5b"])
+    sizes = DataSizes(7473, 58, {"gsm8k_platinum": 1209})
+    work = {one.stage: one for one in expected_work(config, sizes, ["2_pools", "eval/mixed-200000"])}
+    needed = 1_000_000 / 242.98
+    assert work["2_pools"].teacher_calls == 7473 + round(sum(max(0, needed - n) for n in (2616, 2869, 1988)))
+    assert work["eval/mixed-200000"].rollouts == 1209 * 65
+
+
+@pytest.mark.parametrize(
+    ("request_", "config", "says"),
+    [
+        (Request(("none",), (1,), 1), TINY, "there is no experiment 'none'; there are motivation, components"),
+        (Request(("components",), (1, 1), 1), TINY, "--seeds takes different seeds"),
+        (Request(("components",), (), 1), TINY, "--seeds takes different seeds, at least one"),
+        (Request(("components",), (1,), 0), TINY, "--jobs must be at least 1, got 0"),
+        (Request(("components",), (1,), 1), replace(TINY, iterations=3), "an experiment has 2 iterations"),
+        (Request(("components",), (1,), 1), replace(TINY, data=replace(TINY.data, tests=())), "give --data.tests"),
+        (
+            Request(("components",), (1,), 1),
+            replace(TINY, evaluation=replace(TINY.evaluation, pass_samples=0)),
+            "--evaluation.pass-samples",
+        ),
+    ],
+)
+def test_what_cannot_be_run_is_one_sentence(request_, config, says):
+    with pytest.raises(ValueError, match=says):
+        check_request(request_, config)
