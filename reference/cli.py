@@ -18,7 +18,7 @@ import tyro
 from reference.config import FREE, PRESETS, Config, TeacherConfig, check, flatten
 from reference.connect import OFFLINE, base_checkpoint, connect, data_sizes, load_prompts
 from reference.engines.artifacts import read_records, write_whole
-from reference.engines.distributed import Process
+from reference.engines.distributed import Process, check_tracker
 from reference.engines.memory import describe_memory, in_units, shape_of
 from reference.engines.run_folder import NothingMoreToDo, RunFolder
 from reference.experiments.driver import (
@@ -59,6 +59,8 @@ class Command:
     """With --experiment: every seed is a run of its own, and the tables are over all of them."""
     jobs: int = 1
     """With --experiment: so many seeds at a time."""
+    tracker: Literal["tensorboard", "wandb"] | None = None
+    """Hand every training step's metrics to this tracker too; TensorBoard's files are then in the run's folder."""
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Show the stages that are left, their sizes and expected teacher calls; run nothing."""
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
@@ -109,6 +111,8 @@ def main(arguments: Sequence[str], run_paper: Composition) -> int:
             again += ", without --redo"
         config = command.config
         check(config)
+        if command.tracker:
+            check_tracker(command.tracker)
         if command.experiment:
             run_experiments(preset, command, run_paper)
             return 0
@@ -125,7 +129,7 @@ def main(arguments: Sequence[str], run_paper: Composition) -> int:
         if command.dry_run:
             print(dry_run(run, config))
         else:
-            execute(preset, run, config, run_paper)
+            execute(preset, run, config, run_paper, command.tracker)
         return 0
     except ValueError as error:
         print(f"{_speaker()}: {error}", file=sys.stderr)
@@ -148,19 +152,21 @@ def run_experiments(preset: str, command: Command, run_paper: Composition) -> No
     if command.dry_run:
         print(dry_run_experiments(request, config, out))
         return
-    run_seeds(request, config, partial(run_seed, preset, request, out, run_paper))
+    run_seeds(request, config, partial(run_seed, preset, request, out, run_paper, command.tracker))
     lines, verdicts = write_results(request, config, out)
     print(f"\n{describe_results(lines, verdicts)}\n\nin {out / 'results'}")
 
 
-def run_seed(preset: str, request: Request, out: Path, run_paper: Composition, config: Config) -> None:
+def run_seed(
+    preset: str, request: Request, out: Path, run_paper: Composition, tracker: str | None, config: Config
+) -> None:
     """The full run of one seed and its variants."""
     process = Process.of_launch(config.processes)
     if process.size > 1 and request.jobs > 1:
         raise ValueError(f"--jobs {request.jobs} is for a launch of one process, this one has {process.size}")
     folder = seed_folder(out, config.seed)
     run = RunFolder(folder, flatten(config), stage_names(config), free=FREE, process=process)
-    execute(preset, run, config, composition_of(request, run_paper))
+    execute(preset, run, config, composition_of(request, run_paper), tracker)
 
 
 def dry_run_experiments(request: Request, config: Config, out: Path) -> str:
@@ -183,7 +189,7 @@ def _speaker() -> str:
     return "run_paper" if rank == "0" else f"run_paper (process {rank})"
 
 
-def execute(preset: str, run: RunFolder, config: Config, run_paper: Composition) -> None:
+def execute(preset: str, run: RunFolder, config: Config, run_paper: Composition, tracker: str | None) -> None:
     """The run itself, and the table at its end."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -198,6 +204,8 @@ def execute(preset: str, run: RunFolder, config: Config, run_paper: Composition)
         size = f"{len(world.problems)} training problems{left_out}"
         place = str(process.device) if process.size == 1 else f"{process.size} processes on {process.device.type}"
         run.say(f"{preset} in {run.path} on {place}: {size}")
+        if tracker:
+            process.start_tracker(tracker, run.path, run.settings)
         try:
             run_paper(run, config, world)
         except NothingMoreToDo:
@@ -207,6 +215,8 @@ def execute(preset: str, run: RunFolder, config: Config, run_paper: Composition)
                 world.chat_teacher.close()
                 print(teacher_line(asdict(world.chat_teacher.usage()), config.teacher), flush=True)
             raise
+        finally:
+            process.end_tracker()
         if world.chat_teacher:
             world.chat_teacher.close()
             run.say(teacher_line(process.total(asdict(world.chat_teacher.usage())), config.teacher))

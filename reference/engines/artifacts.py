@@ -143,8 +143,12 @@ class StepLog:
     All processes have the same rows; the main one writes them.
     """
 
-    def __init__(self, path: Path, num_steps: int, process: Process):
-        """Take up the first `num_steps` rows; later ones belong to steps that will be done again."""
+    def __init__(self, path: Path, num_steps: int, process: Process, tracked_as: str = ""):
+        """Take up the first `num_steps` rows; later ones belong to steps that will be done again.
+
+        New rows go to the run's tracker too, under names that begin with `tracked_as`.
+        """
+        self.tracked_as = tracked_as or path.stem
         self.path = path
         self.partial = path.with_name(path.name + ".partial")
         self.process = process
@@ -155,8 +159,10 @@ class StepLog:
             return [json.loads(next(file)) for _ in range(num_steps)]
 
     def add(self, row: Mapping[str, object]) -> None:
-        """One more step, in memory."""
+        """One more step, in memory. A row has the number of its `step`."""
         self.rows.append(dict(row))
+        numbers = {f"{self.tracked_as}/{name}": value for name, value in row.items() if name != "step"}
+        self.process.track(numbers, int(row["step"]))
 
     def flush(self) -> None:
         """Put all rows on disk; call it before the state is saved."""

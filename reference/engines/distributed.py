@@ -8,6 +8,8 @@ import atexit
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -24,6 +26,7 @@ from reference.interfaces import Share
 Result = TypeVar("Result")
 # A process waits for the slowest at the end of a stage; one that dies takes the others with it through the launcher.
 PATIENCE = timedelta(days=7)
+TRACKED_PROJECT = "learning-what-to-learn"
 
 
 class Process:
@@ -36,6 +39,7 @@ class Process:
         self.share = Share(rank, size)
         # Objects go through the CPU, whatever moves the tensors.
         self._objects = dist.new_group(backend="gloo", timeout=PATIENCE) if size > 1 else None
+        self._tracking: Accelerator | None = None
 
     @classmethod
     def of_launch(cls, wanted: int | None = None) -> "Process":
@@ -57,6 +61,23 @@ class Process:
             return cls(torch.device("cpu"), launched.process_index, launched.num_processes)
         torch.set_float32_matmul_precision("high")  # TensorFloat-32, where autocast leaves float32: the vocabulary head
         return cls(launched.device, launched.process_index, launched.num_processes)
+
+    def start_tracker(self, name: str, folder: Path, settings: Mapping[str, object]) -> None:
+        """Hand what is tracked from now on to one of Accelerate's trackers: `tensorboard`, in `folder`, or `wandb`."""
+        self._tracking = Accelerator(cpu=self.device.type == "cpu", log_with=name, project_dir=folder)
+        simple = {key: value if isinstance(value, int | float | str) else str(value) for key, value in settings.items()}
+        self._tracking.init_trackers(TRACKED_PROJECT, config=simple)
+
+    def track(self, values: Mapping[str, float], step: int) -> None:
+        """Hand a step's metrics to the tracker, where there is one."""
+        if self._tracking is not None:
+            self._tracking.log(dict(values), step=step)
+
+    def end_tracker(self) -> None:
+        """Write out what the tracker still holds."""
+        if self._tracking is not None:
+            self._tracking.end_training()
+            self._tracking = None
 
     @property
     def is_main(self) -> bool:
@@ -141,6 +162,12 @@ def sharded_as(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     if isinstance(like, DTensor) and tensor.shape == like.shape:
         return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
     return tensor
+
+
+def check_tracker(name: str) -> None:
+    """Raises ValueError where a tracker's package is not installed; Accelerate would pass over it in silence."""
+    if find_spec(name) is None:
+        raise ValueError(f"--tracker {name} needs the package {name}: pip install '.[trackers]'")
 
 
 def check_launch(environment: Mapping[str, str], size: int, wanted: int | None) -> None:

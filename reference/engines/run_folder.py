@@ -43,10 +43,17 @@ class StageFolder:
     """
 
     def __init__(
-        self, path: Path, name: str, settings: Mapping[str, object], say: Callable[[str], None], process: Process
+        self,
+        path: Path,
+        name: str,
+        settings: Mapping[str, object],
+        say: Callable[[str], None],
+        process: Process,
+        tracked_as: str = "",
     ):
         self.path = path
         self.name = name
+        self.tracked_as = tracked_as or name
         self.process = process
         self.state_path = path / STATE
         self._say = say
@@ -118,7 +125,7 @@ class StageFolder:
 
     def steps(self, file_name: str, num_steps: int) -> StepLog:
         """The metrics of a training stage, from the row behind the first `num_steps` on."""
-        return StepLog(self.path / file_name, num_steps, self.process)
+        return StepLog(self.path / file_name, num_steps, self.process, self.tracked_as)
 
     def write(self, file_name: str, text: str) -> None:
         """An output that comes whole."""
@@ -328,7 +335,8 @@ class RunFolder:
         assert name in self.plan, f"{name} is not in the plan {self.plan}"
         read = {key for key in self.settings if _selected(key.replace(".", "/"), reads)} - self.free
         settings = {key: value for key, value in self.settings.items() if key in read}
-        stage = StageFolder(self.path / name, name, settings, self.say, self.process)
+        tracked_as = f"{self.path.name}/{name}" if self.original else name
+        stage = StageFolder(self.path / name, name, settings, self.say, self.process, tracked_as)
         if self.original and stage.take_from(self.original.folder(name), inputs):
             self._folders[name] = stage.path
             return stage

@@ -1,0 +1,91 @@
+"""The results in Markdown: a table for each experiment beside the paper's numbers, and the verdict on each claim."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TypeVar
+
+from reference.experiments.results import ClaimLine, Line
+from reference.experiments.variants import ALL_ZERO, AVERAGE, PASS, Experiment
+from reference.paper.curricula import CURRICULA
+from reference.paper.reported import LLAMA, QWEN, TABLE_2, TABLE_3, TABLE_10, TABLE_11
+
+Record = TypeVar("Record", Line, ClaimLine)
+
+
+def read_csv(path: Path, record_type: type[Record]) -> list[Record]:
+    """The lines of a file that `results.to_csv` wrote."""
+    types = {field.name: field.type for field in fields(record_type)}
+    with open(path, encoding="utf-8", newline="") as file:
+        return [record_type(**{name: types[name](text) for name, text in row.items()}) for row in csv.DictReader(file)]
+
+
+def paper_numbers(name: str, label: str) -> str:
+    """What the paper prints for a row, Qwen2.5-0.5B / Llama3.2-1B, in percent; a dash where it prints nothing."""
+    if name == "components":
+        return f"{TABLE_10[QWEN][label].average:.2f} / {TABLE_10[LLAMA][label].average:.2f}"
+    if name == "bridge-operations":
+        row, _, when = label.partition(", ")
+        found = [TABLE_2[model][row] for model in (QWEN, LLAMA)]
+        numbers = [one.pass_at_8 if when == "after SFT" else one.average for one in found]
+        return f"{numbers[0]:.2f} / {numbers[1]:.2f}" + (" (pass@8)" if when == "after SFT" else "")
+    if name == "all-zero":
+        return f"{TABLE_3[QWEN][label]:.2f} / {TABLE_3[LLAMA][label]:.2f}"
+    if name == "iterations":
+        return f"{TABLE_11[0 if label == 'Base' else int(label[-1])].average:.2f} / -"
+    return "-"
+
+
+def table(name: str, experiment: Experiment, lines: Sequence[Line]) -> str:
+    """An experiment's section: title, table, and what its numbers come from."""
+    if name == "motivation":
+        return _section(name, experiment, _by_budget(lines), lines)
+    by_row: dict[str, dict[str, Line]] = {}
+    for line in lines:
+        by_row.setdefault(line.label, {})[line.metric] = line
+    others = [m for m in dict.fromkeys(line.metric for line in lines) if m not in (AVERAGE, PASS, ALL_ZERO)]
+    counted = [ALL_ZERO] if any(line.metric == ALL_ZERO for line in lines) else []
+    metrics = [AVERAGE, PASS, *counted, *others]
+    rows = [["", *metrics, "the paper: Qwen2.5-0.5B / Llama3.2-1B"], ["---"] * (len(metrics) + 2)]
+    for label, found in by_row.items():
+        cells = [_cell(found[metric]) if metric in found else "-" for metric in metrics]
+        rows.append([label, *cells, paper_numbers(name, label)])
+    return _section(name, experiment, rows, lines)
+
+
+def _by_budget(lines: Sequence[Line]) -> list[list[str]]:
+    """A row for each curriculum, a column for each budget of supervised tokens."""
+    by_label = {line.label: line for line in lines}
+    budgets = list(dict.fromkeys(label.split()[1] for label in by_label if " " in label))
+    rows = [["pass@8", *(f"{budget} tokens" for budget in budgets)], ["---"] * (len(budgets) + 1)]
+    rows.append(["base", *[_cell(by_label["base"])] * len(budgets)])
+    for curriculum in CURRICULA:
+        rows.append([curriculum, *(_cell(by_label[f"{curriculum} {budget}"]) for budget in budgets)])
+    return rows
+
+
+def _cell(line: Line) -> str:
+    return f"{line.percent:.1f} ({line.low:.1f} to {line.high:.1f})"
+
+
+def _section(name: str, experiment: Experiment, rows: Sequence[Sequence[str]], lines: Sequence[Line]) -> str:
+    sizes: Mapping[str, int] = {line.metric: line.num_problems for line in lines}
+    problems = ", ".join(f"{metric} {size}" for metric, size in sizes.items())
+    body = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return (
+        f"### {experiment.title}: {experiment.source}\n\n{body}\n\n"
+        f"Percent with a 95% interval; seeds {lines[0].seeds}; problems: {problems}. `--experiment {name}`."
+    )
+
+
+def claims_table(verdicts: Sequence[ClaimLine]) -> str:
+    """Every claim with its paired difference and verdict."""
+    rows = [
+        "| claim of the paper | where | metric | difference in points | verdict |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for line in verdicts:
+        difference = f"{line.difference:+.1f} ({line.low:+.1f} to {line.high:+.1f})"
+        rows.append(f"| {line.claim} | {line.source} | {line.metric} | {difference} | **{line.verdict}** |")
+    return "\n".join(rows)
