@@ -21,6 +21,7 @@ from reference.engines.distributed import Process
 from reference.engines.memory import describe_memory, in_units, shape_of
 from reference.engines.run_folder import NothingMoreToDo, RunFolder
 from reference.records import Evaluation
+from reference.report.page import write_report
 from reference.stages.plan import describe, expected_work, stage_names, totalled
 from reference.stages.report import final_table
 
@@ -119,7 +120,7 @@ def _speaker() -> str:
 
 
 def execute(preset: str, run: RunFolder, config: Config, run_paper: Callable[[RunFolder, Config, World], None]) -> None:
-    """The run itself, and the table at its end."""
+    """The run itself; the report and the table at its end."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     process = run.process
@@ -145,6 +146,8 @@ def execute(preset: str, run: RunFolder, config: Config, run_paper: Callable[[Ru
         if world.chat_teacher:
             world.chat_teacher.close()
             run.say(teacher_line(process.total(asdict(world.chat_teacher.usage())), config.teacher))
+        if process.is_main:
+            run.say(f"report: {write_report(run.path)}")
     results = run.path / "eval" / "results.jsonl"
     if process.is_main and results.exists():
         print(f"\n{final_table(read_records(results, Evaluation))}")

@@ -37,7 +37,7 @@ SMALL = """
     --sft.batch-size 8 --sft.lr 2e-5 --sft.save-every 1 --evaluation.pass-samples 8 --evaluation.max-new-tokens 32
     --sampler-rows 16
 """.split()
-MEASURED = {"receipt.json", "timing.jsonl", "environment.json"}  # seconds and versions
+MEASURED = {"receipt.json", "timing.jsonl", "environment.json", "report.html"}  # seconds and versions
 STAGES = stage_names(TINY)
 
 

@@ -30,6 +30,7 @@ VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {c: f"--c{i}" for
 LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = ("D", "o")
 TINT = 0.5  # of a filled area: what stands on it stays readable on either page
+NAME_ROOM = 50  # letters that fit above an axis
 WIDTH = 4.6  # inches; 331 units of the SVG
 STYLE = {
     "svg.fonttype": "none",
@@ -153,7 +154,8 @@ def steps(parts: Sequence[Part], *, y_label: str, about: str, smoothed: int = 0,
     """
     with matplotlib.rc_context(STYLE):
         figure, axes = _panel(2.6 if tall else 2.1)
-        begin = 1
+        begin, end_of_name, level = 1, 0.0, 0
+        total = sum(len(part.values) for part in parts)
         for index, part in enumerate(parts):
             x = range(begin, begin + len(part.values))
             marker = "o" if len(part.values) <= 3 else None
@@ -164,7 +166,10 @@ def steps(parts: Sequence[Part], *, y_label: str, about: str, smoothed: int = 0,
                 axes.plot(x, part.values, color=SERIES[0], linewidth=1.6, marker=marker, markersize=4)
             if index:
                 axes.axvline(begin - 0.5, color=MUTED, linestyle=(0, (4, 3)), linewidth=1)
-            axes.text(begin, 1.03, part.name, transform=axes.get_xaxis_transform(), color=MUTED, fontsize=9)
+            level = 1 - level if begin < end_of_name else 0  # a name that has no room stands above its neighbour
+            height = 1.03 + 0.13 * level
+            axes.text(begin, height, part.name, transform=axes.get_xaxis_transform(), color=MUTED, fontsize=9)
+            end_of_name = begin + (len(part.name) + 1) * total / NAME_ROOM
             begin += len(part.values)
         axes.grid(axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))

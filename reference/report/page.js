@@ -58,7 +58,7 @@ function strip(actions) {
 function row(at) {
   const one = index[at];
   const rewards = one.rollouts.map((pair) => (pair ? `${pair[0]}/${pair[1]}` : "–")).join(" → ");
-  const top = make("div", {class: "top"}, make("span", {}, one.paper ? "the paper’s Table 12" : one.group || "–"),
+  const top = make("div", {class: "top"}, make("span", {}, one.paper ? "the paper's Table 12" : one.group || "–"),
     strip(one.actions), make("span", {class: "right"}, one.rejected ? "rejected " : "", one.paper ? "" : rewards));
   const asked = make("div", {class: "asked"}, one.question);
   return make("li", {role: "option", id: `row-${at}`, "aria-selected": at === chosen ? "true" : "false"}, top, asked);
@@ -109,7 +109,7 @@ function showProblem() {
   if (detail.graded) {
     facts.push(`${detail.graded.num_correct} of ${detail.graded.num_samples} samples of the base model right`);
   }
-  const name = one.paper ? "Carla’s water (the paper’s Table 12)" : one.id;
+  const name = one.paper ? "Carla's water (the paper's Table 12)" : one.id;
   byId("question").replaceChildren(
     make("h3", {}, name, one.group ? make("span", {class: "mark"}, one.group) : null),
     make("p", {class: "asked"}, one.question),
@@ -145,7 +145,7 @@ function traceTab() {
     ? "A simple problem: the teacher is not asked for a trace of it." : "There is no trace of this problem.");
   const steps = detail.trace.steps.map((text, at) => make("div", {class: "step"},
     make("div", {class: "step-head"}, make("strong", {}, `Step ${at + 1}`)), make("div", {class: "text"}, text.trim())));
-  return [...note(`The teacher’s trace as it is, ${detail.trace.tokens} tokens: Bridge works on hard problems only.`), ...steps];
+  return [...note(`The teacher's trace as it is, ${detail.trace.tokens} tokens: Bridge works on hard problems only.`), ...steps];
 }
 
 const SCORES = [["importance", "I", 1], ["jumpiness", "J", 1], ["difficulty", "D", null]];
@@ -163,9 +163,12 @@ function meter(name, letter, most, value, threshold) {
 }
 
 function leaf(step, thresholds) {
-  const tests = SCORES.map(([name, letter]) => `${letter} ${step.scores[name] > thresholds[name] ? ">" : "≤"} τ${letter}`);
-  return make("p", {class: "leaf"}, make("span", {class: `mark ${step.action}`}, step.action),
-    `${tests.join(", ")}: line ${meta.lines[step.action]} of Algorithm 1`);
+  const tests = SCORES.flatMap(([name, letter]) => {
+    const sign = step.scores[name] > thresholds[name] ? ">" : "≤";
+    return [`${letter} ${sign} τ`, make("sub", {}, letter), letter === "D" ? "" : ", "];
+  });
+  return make("p", {class: "leaf"}, make("span", {class: `mark ${step.action}`}, step.action), ...tests,
+    ` → line ${meta.lines[step.action]} of Algorithm 1`);
 }
 
 function bridgedStep(step, at, thresholds) {
@@ -210,7 +213,10 @@ function difference(before, after) {
     else if (j >= b.length || (i < a.length && common[i + 1][j] >= common[i][j + 1])) add("del", a[i++]);
     else add("ins", b[j++]);
   }
-  return parts;
+  return parts.flatMap(([side, text], at) => {
+    const island = side === "both" && at > 0 && at < parts.length - 1 && !/\w{3}/.test(text) && text.length < 6;
+    return island ? [["del", text], ["ins", text]] : [[side, text]]; // a shared sign or two between changes tells nothing
+  });
 }
 
 function sample(title, one) {
@@ -296,7 +302,7 @@ function failure(one) {
 }
 
 function scoreTable(one) {
-  const names = ["", "tokens", "S_ℓ", "steps", "S_s", "S_f", "S_neg"];
+  const names = ["", "tokens", "S ℓ", "steps", "S s", "S f", "S neg"];
   const rows = one.candidates.map((candidate, at) => {
     const isChosen = one.diagnosed && one.diagnosed.chosen === at;
     const cells = [candidate.tokens, number(candidate.length_score), candidate.steps, number(candidate.step_score),
@@ -304,7 +310,10 @@ function scoreTable(one) {
     return make("tr", {class: isChosen ? "chosen" : null}, make("td", {}, isChosen ? `${at + 1}, the near miss` : `${at + 1}`),
       ...cells.map((cell) => make("td", {}, String(cell))));
   });
-  const head = make("tr", {}, ...names.map((name) => make("th", {scope: "col"}, name)));
+  const head = make("tr", {}, ...names.map((name) => {
+    const [letter, index] = name.split(" ");
+    return make("th", {scope: "col"}, letter, index ? make("sub", {}, index) : null);
+  }));
   return make("div", {class: "scroll"}, make("table", {class: "score-table"}, make("thead", {}, head), make("tbody", {}, ...rows)));
 }
 
@@ -314,7 +323,7 @@ function diagnosis(one) {
   const marked = error ? [text.slice(0, error[0]), make("mark", {}, text.slice(...error)), text.slice(error[1])] : [text];
   const known = FIELDS.flatMap(([name, title]) => [make("dt", {}, title), make("dd", {}, fields[name])]);
   return [make("p", {class: "label"}, error ? "the near miss, its first error marked" : "the near miss; the first error is not located in it"),
-    make("div", {class: "text"}, ...marked), make("p", {class: "label"}, "the teacher’s diagnosis (Eq. 17)"),
+    make("div", {class: "text"}, ...marked), make("p", {class: "label"}, "the teacher's diagnosis (Eq. 17)"),
     make("dl", {class: "diagnosis"}, ...known), make("p", {class: "label"}, "recycled into (Eqs. 18, 19)"),
     ...samples.map((item) => sample(TITLES[item.kind], item))];
 }

@@ -16,7 +16,7 @@ SMOOTHED = 5  # steps
 
 
 class Panel(NamedTuple):
-    """A figure with its caption: what it shows, which file it is from, what the paper has."""
+    """A figure with its caption: what it shows, which file it is from, what the paper has beside it."""
 
     title: str
     svg: str
@@ -49,7 +49,7 @@ def difficulty(run: Run) -> Panel | None:
         bars(rows, x_label="% of the training problems", about="share of each difficulty group", papers=PAPERS),
         f"Share of the {total} training problems in each group of Section 3.1, by the base model's own samples.",
         "1_difficulty/difficulty.jsonl",
-        "Figure 5 and Table 4, on GSM8K's 7473 problems.",
+        "Beside: the paper's Figure 5 and Table 4, GSM8K's 7473 problems.",
     )
 
 
@@ -65,7 +65,7 @@ def actions(run: Run) -> Panel | None:
         bars(rows, x_label="% of the steps", about="share of each Bridge action"),
         f"How often Algorithm 1 chose each operation, over {total} steps of {len(run.bridged)} hard traces.",
         "3_bridge/bridged.jsonl",
-        "Figure 10, whose shares are not printed as numbers.",
+        "The paper's Figure 10 prints no numbers.",
     )
 
 
@@ -84,7 +84,7 @@ def accuracy(run: Run) -> Panel | None:
         bars(rows, x_label=f"% of {benchmark}", about="accuracy after each stage", papers=PAPERS, decimals=1),
         f"Greedy accuracy on {benchmark} of the checkpoint that each stage left; lines are 95% intervals (Wilson).",
         "eval/results.jsonl",
-        "Table 10, on GSM8K-Platinum. Stages with no mark have no row there.",
+        "Beside: the paper's Table 10, on GSM8K-Platinum; stages with no mark have no row there.",
     )
 
 
@@ -112,7 +112,7 @@ def outcomes(run: Run) -> Panel | None:
         "Rollout groups after each iteration's SFT, over all training problems. All-zero ones leave GRPO and are "
         "recycled (Eq. 14); mixed ones have an advantage to learn from.",
         "iterN/2_filter/rollouts.jsonl",
-        "Figure 4: the all-zero ratio, which falls over the iterations there.",
+        "The paper's Figure 4 draws the all-zero ratio, which falls there; it prints no numbers.",
     )
 
 
@@ -131,7 +131,7 @@ def losses(run: Run) -> Panel | None:
         steps(parts, y_label="nats per token", about="loss of the supervised phases"),
         "Eq. (21) at each optimizer step; a mark where a phase of the curriculum begins (iteration·phase).",
         "iterN/1_sft/*/metrics.jsonl",
-        "no counterpart.",
+        "The paper draws none.",
     )
 
 
@@ -139,14 +139,14 @@ def reward_and_updates(run: Run) -> list[Panel]:
     """Figures 8 and 9, and what the updates were like."""
     if not any(iteration.grpo for iteration in run.iterations):
         return []
-    of_paper = "no counterpart."
+    none = "The paper draws none."
     source = "iterN/3_grpo/metrics.jsonl"
     reward = Panel(
         "GRPO reward",
         steps(_grpo(run, "reward"), y_label="mean reward", about="reward of each rollout batch", smoothed=SMOOTHED),
         f"Mean reward of each rollout batch, and its centred mean over {SMOOTHED} steps; a mark at each iteration.",
         source,
-        "Figures 8 and 9, raw and smoothed.",
+        "The paper's Figures 8 and 9 are drawn alike.",
     )
     others = [
         ("kl", "KL to the reference", "nats per token", "Eq. (26), against the checkpoint the iteration began with."),
@@ -155,7 +155,7 @@ def reward_and_updates(run: Run) -> list[Panel]:
         ("response_length", "Response length", "tokens", "Mean length of the sampled responses."),
     ]
     drawn = [
-        Panel(title, steps(_grpo(run, name), y_label=unit, about=title), shows, source, of_paper)
+        Panel(title, steps(_grpo(run, name), y_label=unit, about=title), shows, source, none)
         for name, title, unit, shows in others
     ]
     return [reward, *drawn]

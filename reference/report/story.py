@@ -186,4 +186,3 @@ def _rows(path: Path) -> list[dict[str, float]]:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); --redo its stage, or take another --out") from error
-

@@ -14,14 +14,14 @@ STATISTICS = ("mean", "min", "25%", "50%", "75%", "max")
 
 
 class Table(NamedTuple):
-    """Cells as text; the last `num_paper` columns are the paper's. `note` stands below, with the file."""
+    """Cells as text. `papers`: whose the last columns are, and how many each has. Note and file stand below."""
 
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     source: str
     note: str = ""
-    num_paper: int = 0
+    papers: Sequence[tuple[str, int]] = ()
 
 
 def tables(run: Run) -> list[Table]:
@@ -44,16 +44,23 @@ def accuracies(run: Run) -> Table | None:
         own = [f"{100 * first.accuracy:.1f}", f"{100 * low:.1f} – {100 * high:.1f}", f"{100 * average:.1f}", sampled]
         rows.append([stage, *own, f"{100 * readable:.1f}", *_reported(stage)])
     benchmark, size = run.results[0].benchmark, run.results[0].num_problems
-    names = [f"{name}: {column}" for name in MODELS.values() for column in ("Platinum", "average")]
     return Table(
         "Accuracy after each stage",
-        ["checkpoint of", f"% of {benchmark}", "95% interval", "average", "pass@8", "format", *names],
+        [
+            "checkpoint of",
+            f"% of {benchmark}",
+            "95% interval",
+            "average",
+            "pass@8",
+            "format",
+            *(["Platinum", "average"] * len(MODELS)),
+        ],
         rows,
         "eval/results.jsonl",
         f"Greedy, on {benchmark} ({size} problems); the average is over all benchmarks; pass@8 is sampled; format is "
-        "the share of responses with a readable `#### answer`. The paper's: Table 10, GSM8K-Platinum and the average "
+        "the share of responses with a readable answer line. The paper's: Table 10, GSM8K-Platinum and the average "
         "of five benchmarks; its recycling row is read as the second iteration's SFT (ambiguity A28).",
-        num_paper=4,
+        papers=[(f"paper: {name}", 2) for name in MODELS.values()],
     )
 
 
@@ -78,14 +85,16 @@ def benchmarks(run: Run) -> Table | None:
     sizes = {result.benchmark: result.num_problems for result in run.results}
     rows = []
     for stage, results in _by_stage(run.results).items():
-        cells = {result.benchmark: f"{100 * result.accuracy:.1f}" for result in results}
+        cells = {
+            result.benchmark: f"{100 * result.accuracy:.1f} | {100 * result.format_rate:.0f}" for result in results
+        }
         rows.append([stage, *(cells.get(name, "") for name in sizes)])
     return Table(
         "Accuracy on each benchmark",
         ["checkpoint of", *(f"{name} (n {size})" for name, size in sizes.items())],
         rows,
         "eval/results.jsonl",
-        "Greedy accuracy in %. The first benchmark is the in-domain one.",
+        "Greedy accuracy | responses with a readable answer, both in %. The first benchmark is the in-domain one.",
     )
 
 
@@ -107,7 +116,7 @@ def groups(run: Run) -> Table | None:
         rows,
         "1_difficulty/difficulty.jsonl",
         f"By the share of right answers in {samples} samples (Eq. 3). The paper's: Table 4, 64 samples.",
-        num_paper=2,
+        papers=[("paper, on GSM8K", len(MODELS))],
     )
 
 

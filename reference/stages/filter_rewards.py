@@ -74,9 +74,12 @@ def rollout_groups(
 
 
 def _rounded(group: RolloutGroup) -> RolloutGroup:
-    """For reading, not for training: with all their digits the log-probabilities would be most of the file."""
+    """For reading, not for training: with all their digits the log-probabilities would be most of the file.
+
+    Certain tokens have 0.0, not -0.0.
+    """
     responses = tuple(
-        replace(response, logprobs=tuple(round(logprob, LOGPROB_DECIMALS) for logprob in response.logprobs))
+        replace(response, logprobs=tuple(round(logprob, LOGPROB_DECIMALS) or 0.0 for logprob in response.logprobs))
         for response in group.responses
     )
     return replace(group, responses=responses)
