@@ -35,6 +35,7 @@ WIDTH = 4.6  # inches; 331 units of the SVG
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",  # equal figures are equal text
+    "text.parse_math": False,  # a name may have dollars in it
     "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": MUTED,

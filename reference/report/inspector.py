@@ -31,7 +31,7 @@ from reference.records import (
     SFTExample,
     Trace,
 )
-from reference.report.story import Iteration, Run
+from reference.report.story import Iteration, Outcome, Run, read_group
 from reference.report.token_shading import TokenTexts
 
 MAX_PROBLEMS = 1000
@@ -49,8 +49,8 @@ class Inspector:
         self.graded: Mapping[str, Graded] = {record.problem_id: record for record in run.graded}
         self.traces: Mapping[str, Trace] = {record.problem_id: record for record in run.traces}
         self.bridged: Mapping[str, BridgedTrace] = {record.problem_id: record for record in run.bridged}
-        self.groups: list[tuple[Iteration, Mapping[str, RolloutGroup]]] = [
-            (iteration, {group.problem_id: group for group in iteration.rollouts}) for iteration in run.iterations
+        self.outcomes: list[tuple[Iteration, Mapping[str, Outcome]]] = [
+            (iteration, {outcome.problem_id: outcome for outcome in iteration.outcomes}) for iteration in run.iterations
         ]
         self.diagnosed: Mapping[int, Mapping[str, Diagnosed]] = {
             iteration.number: {record.problem_id: record for record in iteration.diagnosed}
@@ -71,7 +71,7 @@ class Inspector:
     def _kind(self, problem_id: str) -> tuple:
         graded = self.graded.get(problem_id)
         actions = {step.action for step in self.bridged[problem_id].steps} if problem_id in self.bridged else set()
-        outcomes = [_outcome(groups.get(problem_id)) for _, groups in self.groups]
+        outcomes = [known[problem_id].kind if problem_id in known else "" for _, known in self.outcomes]
         return (
             str(graded.group) if graded else "",
             *sorted(actions),
@@ -103,21 +103,21 @@ class Inspector:
 
     def _line(self, problem: Problem) -> Data:
         graded, bridged = self.graded.get(problem.id), self.bridged.get(problem.id)
-        groups = [groups.get(problem.id) for _, groups in self.groups]
+        rewards = [known[problem.id].rewards if problem.id in known else None for _, known in self.outcomes]
         return {
             "id": problem.id,
             "question": problem.question,
             "gold": problem.gold,
             "group": str(graded.group) if graded else "",
             "actions": [str(step.action) for step in bridged.steps] if bridged else [],
-            "rollouts": [[sum(group.rewards), len(group.rewards)] if group else None for group in groups],
+            "rollouts": [[sum(given), len(given)] if given else None for given in rewards],
             "failed": any(problem.id in records for records in self.diagnosed.values()),
             "rejected": problem.id in self.rejected,
         }
 
     def _detail(self, problem: Problem) -> Data:
         graded, trace, bridged = (table.get(problem.id) for table in (self.graded, self.traces, self.bridged))
-        groups = [(iteration, groups.get(problem.id)) for iteration, groups in self.groups]
+        groups = [(iteration, self._group(iteration, known.get(problem.id))) for iteration, known in self.outcomes]
         return {
             "solution": problem.solution,
             "graded": asdict(graded) if graded else None,
@@ -127,6 +127,9 @@ class Inspector:
             "failures": [self._failure(problem, iteration, group) for iteration, group in groups],
             "rejected": [{"stage": stage, "reason": one.reason} for stage, one in self.rejected.get(problem.id, ())],
         }
+
+    def _group(self, iteration: Iteration, outcome: Outcome | None) -> RolloutGroup | None:
+        return read_group(self.run, iteration.number, outcome) if outcome else None
 
     def _bridge(self, problem: Problem, bridged: BridgedTrace) -> Data:
         local = iter(bridge_examples(problem, bridged, self.run.prompts)[1:])
@@ -169,7 +172,7 @@ class Inspector:
 
     def _failure(self, problem: Problem, iteration: Iteration, group: RolloutGroup | None) -> Data | None:
         """An all-zero group: what each candidate's near-miss score is made of, and what the teacher said of one."""
-        if group is None or _outcome(group) != "all-zero":
+        if group is None or sum(group.rewards) > 0:
             return None
         taus = self.thresholds()
         if not taus or taus["length"] is None or taus["steps"] is None:
@@ -247,15 +250,6 @@ def carla() -> dict[str, Data]:
     index |= {"actions": [step["action"] for step in steps], "failed": False, "rejected": False, "paper": True}
     detail = {"bridge": {"steps": steps}, "thresholds": asdict(CARLA_THRESHOLDS), "rollouts": [], "failures": []}
     return {"index": index, "detail": {**detail, "graded": None, "trace": None, "rejected": [], "solution": ""}}
-
-
-def _outcome(group: RolloutGroup | None) -> str:
-    """Eq. (14)'s side, and whether there is anything to compare in it."""
-    if group is None:
-        return ""
-    if sum(group.rewards) == 0:
-        return "all-zero"
-    return "all-one" if all(reward == 1 for reward in group.rewards) else "mixed"
 
 
 def _sample(example: SFTExample) -> Data:

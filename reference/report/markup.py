@@ -74,9 +74,9 @@ def numbers(run: Run) -> str:
     if steps:
         changed = sum(step.action is not Action.KEEP for step in steps)
         found.append(("steps that Bridge changed", f"{100 * changed / len(steps):.0f} %", f"of {len(steps)}"))
-    sampled = [iteration.rollouts for iteration in run.iterations if iteration.rollouts]
+    sampled = [iteration.outcomes for iteration in run.iterations if iteration.outcomes]
     if sampled:
-        zeros = [100 * sum(sum(group.rewards) == 0 for group in groups) / len(groups) for groups in sampled]
+        zeros = [100 * sum(one.kind == "all-zero" for one in outcomes) / len(outcomes) for outcomes in sampled]
         found.append(("all-zero groups", " → ".join(f"{zero:.0f}" for zero in zeros) + " %", "after each SFT"))
     diagnosed = sum(len(iteration.diagnosed) for iteration in run.iterations)
     if diagnosed:

@@ -174,7 +174,7 @@ function leaf(step, thresholds) {
 function bridgedStep(step, at, thresholds) {
   const meters = SCORES.map(([name, letter, most]) => meter(name, letter, most, step.scores[name], thresholds[name]));
   const body = make("div", {}, leaf(step, thresholds), ...beforeAndAfter(step));
-  if (step.local) body.append(sample("local sample: the step alone, from what precedes it", step.local));
+  if (step.local) body.append(sample(["local sample: the step alone, from what precedes it"], step.local));
   return make("div", {class: "step"}, make("div", {class: "step-head"}, make("strong", {}, `Step ${at + 1}`), ...meters), body);
 }
 
@@ -220,7 +220,7 @@ function difference(before, after) {
 }
 
 function sample(title, one) {
-  return make("details", {class: "sample"}, make("summary", {}, title),
+  return make("details", {class: "sample"}, make("summary", {}, ...title),
     make("p", {class: "label"}, "the student is asked"), make("div", {class: "text"}, one.prompt),
     make("p", {class: "label"}, "and learns to answer"), make("div", {class: "text"}, one.answer));
 }
@@ -280,11 +280,16 @@ function tokens(one) {
 
 // Tab 3: the failure
 
-const FIELDS = [["error_type", "error type, c_err"], ["first_error", "first error, f_err"], ["why_wrong", "why wrong, w_err"],
-  ["missing_knowledge", "missing knowledge, k_miss"], ["minimal_fix", "minimal fix, h_fix"],
-  ["correct_next_step", "correct next step, s_next"], ["short_correct_reasoning", "short correct reasoning, c_new"]];
-const TITLES = {diagnostic: "D_diag: diagnose the wrong response", repair: "D_repair: go on from the correct prefix",
-  new: "D_new: solve it anew"};
+const FIELDS = [["error_type", "c err"], ["first_error", "f err"], ["why_wrong", "w err"], ["missing_knowledge", "k miss"],
+  ["minimal_fix", "h fix"], ["correct_next_step", "s next"], ["short_correct_reasoning", "c new"]];
+const TITLES = {diagnostic: ["D diag", "diagnose the wrong response"], repair: ["D repair", "go on from the correct prefix"],
+  new: ["D new", "solve it anew"]};
+
+/** `S neg`: a letter and its index, as a formula has them. */
+function symbol(name) {
+  const [letter, index] = name.split(" ");
+  return make("span", {}, letter, index ? make("sub", {}, index) : null);
+}
 
 function failureTab() {
   const failures = detail.failures.filter(Boolean);
@@ -310,10 +315,7 @@ function scoreTable(one) {
     return make("tr", {class: isChosen ? "chosen" : null}, make("td", {}, isChosen ? `${at + 1}, the near miss` : `${at + 1}`),
       ...cells.map((cell) => make("td", {}, String(cell))));
   });
-  const head = make("tr", {}, ...names.map((name) => {
-    const [letter, index] = name.split(" ");
-    return make("th", {scope: "col"}, letter, index ? make("sub", {}, index) : null);
-  }));
+  const head = make("tr", {}, ...names.map((name) => make("th", {scope: "col"}, symbol(name))));
   return make("div", {class: "scroll"}, make("table", {class: "score-table"}, make("thead", {}, head), make("tbody", {}, ...rows)));
 }
 
@@ -321,11 +323,12 @@ function diagnosis(one) {
   const {chosen: at, error, fields, samples} = one.diagnosed;
   const text = detail.rollouts[one.iteration - 1].responses[at].text;
   const marked = error ? [text.slice(0, error[0]), make("mark", {}, text.slice(...error)), text.slice(error[1])] : [text];
-  const known = FIELDS.flatMap(([name, title]) => [make("dt", {}, title), make("dd", {}, fields[name])]);
+  const known = FIELDS.flatMap(([name, title]) => [
+    make("dt", {}, `${name.replaceAll("_", " ")}, `, symbol(title)), make("dd", {}, fields[name])]);
   return [make("p", {class: "label"}, error ? "the near miss, its first error marked" : "the near miss; the first error is not located in it"),
     make("div", {class: "text"}, ...marked), make("p", {class: "label"}, "the teacher's diagnosis (Eq. 17)"),
     make("dl", {class: "diagnosis"}, ...known), make("p", {class: "label"}, "recycled into (Eqs. 18, 19)"),
-    ...samples.map((item) => sample(TITLES[item.kind], item))];
+    ...samples.map((item) => sample([symbol(TITLES[item.kind][0]), `: ${TITLES[item.kind][1]}`], item))];
 }
 
 // Keys, theme, sections

@@ -13,6 +13,7 @@ from reference.stages.report import PAPER_ROW, wilson_interval
 MODELS = {QWEN: "Qwen2.5-0.5B", LLAMA: "Llama3.2-1B"}
 PAPERS = tuple(f"paper: {name}" for name in MODELS.values())
 SMOOTHED = 5  # steps
+KINDS = ("mixed", "all-zero", "all-one")
 
 
 class Panel(NamedTuple):
@@ -98,17 +99,15 @@ def outcomes(run: Run) -> Panel | None:
     """Figure 4."""
     rows = []
     for iteration in run.iterations:
-        if iteration.rollouts:
-            sums = [sum(group.rewards) for group in iteration.rollouts]
-            zero = sum(value == 0 for value in sums)
-            one = sum(value == len(group.rewards) for value, group in zip(sums, iteration.rollouts, strict=True))
-            parts = (len(sums) - zero - one, zero, one)
-            rows.append((f"iteration {iteration.number}", [100 * part / len(sums) for part in parts]))
+        if iteration.outcomes:
+            counts = Counter(outcome.kind for outcome in iteration.outcomes)
+            parts = [100 * counts[kind] / len(iteration.outcomes) for kind in KINDS]
+            rows.append((f"iteration {iteration.number}", parts))
     if not rows:
         return None
     return Panel(
         "All-zero groups",
-        shares(rows, ("mixed", "all-zero", "all-one"), x_label="% of the problems", about="rollout groups by reward"),
+        shares(rows, KINDS, x_label="% of the problems", about="rollout groups by reward"),
         "Rollout groups after each iteration's SFT, over all training problems. All-zero ones leave GRPO and are "
         "recycled (Eq. 14); mixed ones have an advantage to learn from.",
         "iterN/2_filter/rollouts.jsonl",

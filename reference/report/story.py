@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from reference.config import Config, DataConfig
 from reference.engines.artifacts import Record, read_json, read_records
@@ -21,6 +22,7 @@ from reference.records import (
     Rejected,
     RolloutGroup,
     Trace,
+    from_json,
 )
 from reference.stages.plan import PHASES, stage_names
 
@@ -58,12 +60,30 @@ class Stage:
         return DOES[kind]
 
 
+class Outcome(NamedTuple):
+    """A rollout group's rewards, and where its line begins in the file, in bytes.
+
+    The tokens of all groups of a real run are gigabytes: they stay in the file until one is looked at.
+    """
+
+    problem_id: str
+    rewards: Sequence[float]
+    place: int
+
+    @property
+    def kind(self) -> str:
+        """Eq. (14)'s side, and whether there is anything to compare in the group."""
+        if sum(self.rewards) == 0:
+            return "all-zero"
+        return "all-one" if all(reward == 1 for reward in self.rewards) else "mixed"
+
+
 @dataclass(frozen=True)
 class Iteration:
     """What one SFT-then-RL iteration left. `recycles`: whether its failures were recycled."""
 
     number: int
-    rollouts: Sequence[RolloutGroup] = ()
+    outcomes: Sequence[Outcome] = ()
     diagnosed: Sequence[Diagnosed] = ()
     rejected: Sequence[Rejected] = ()
     recycles: bool = False
@@ -164,7 +184,7 @@ def _iteration(path: Path, number: int, done: Iterable[str]) -> Iteration:
     phases = [phase for phase in PHASES if f"{name}/1_sft/{phase}" in done]
     return Iteration(
         number=number,
-        rollouts=_records(folder / "2_filter" / "rollouts.jsonl", RolloutGroup, f"{name}/2_filter" in done),
+        outcomes=_outcomes(_rollouts(path, number)) if f"{name}/2_filter" in done else (),
         diagnosed=_records(folder / "4_recycle" / "diagnosed.jsonl", Diagnosed, recycle),
         rejected=_records(folder / "4_recycle" / "rejected.jsonl", Rejected, recycle),
         recycles=recycle,
@@ -176,6 +196,31 @@ def _iteration(path: Path, number: int, done: Iterable[str]) -> Iteration:
 def _records(path: Path, record_type: type[Record], done: bool = True) -> list[Record]:
     """The records of a finished stage's file; none where it is not there."""
     return read_records(path, record_type) if done and path.exists() else []
+
+
+def _rollouts(path: Path, iteration: int) -> Path:
+    return path / f"iter{iteration}" / "2_filter" / "rollouts.jsonl"
+
+
+def _outcomes(path: Path) -> list[Outcome]:
+    """What the rewards of each group are. Raises ValueError where a line is no rollout group."""
+    found, place = [], 0
+    with open(path, "rb") as file:
+        for line in file:
+            try:
+                values = json.loads(line)
+                found.append(Outcome(values["problem_id"], tuple(values["rewards"]), place))
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{path} is damaged ({error!r}); --redo its stage, or take another --out") from error
+            place += len(line)
+    return found
+
+
+def read_group(run: Run, iteration: int, outcome: Outcome) -> RolloutGroup:
+    """The whole group of an outcome. Raises ValueError as `from_json`."""
+    with open(_rollouts(run.path, iteration), "rb") as file:
+        file.seek(outcome.place)
+        return from_json(RolloutGroup, file.readline().decode("utf-8"))
 
 
 def _rows(path: Path) -> list[dict[str, float]]:

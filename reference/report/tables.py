@@ -179,12 +179,11 @@ def rollouts(run: Run) -> Table | None:
     """Eq. (14) in each iteration."""
     rows = []
     for iteration in run.iterations:
-        if iteration.rollouts:
-            sums = [sum(group.rewards) for group in iteration.rollouts]
-            ones = sum(all(reward == 1 for reward in group.rewards) for group in iteration.rollouts)
-            zeros = sum(value == 0 for value in sums)
+        if iteration.outcomes:
+            counts, total = Counter(outcome.kind for outcome in iteration.outcomes), len(iteration.outcomes)
+            share = f"{100 * counts['all-zero'] / total:.1f} %"
             recycled = str(len(iteration.diagnosed)) if iteration.recycles else "none: nothing follows"
-            numbers = [str(zeros), f"{100 * zeros / len(sums):.1f} %", str(len(sums) - zeros - ones), str(ones)]
+            numbers = [str(counts["all-zero"]), share, str(counts["mixed"]), str(counts["all-one"])]
             rows.append([f"iteration {iteration.number}", *numbers, recycled])
     if not rows:
         return None
