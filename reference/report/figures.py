@@ -34,7 +34,6 @@ NAME_ROOM = 50  # letters that fit above an axis
 WIDTH = 4.6  # inches; 331 units of the SVG
 STYLE = {
     "svg.fonttype": "none",
-    "svg.hashsalt": "report",  # equal figures are equal text
     "text.parse_math": False,  # a name may have dollars in it
     "font.size": 10,
     "text.color": INK,
@@ -205,7 +204,8 @@ def _legend(figure: Figure, axes: Axes, wanted: bool) -> None:
 def _svg(figure: Figure, about: str) -> str:
     """The figure as an element of a page: no prolog, no ids that another figure has, no style that leaves it."""
     file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    with matplotlib.rc_context({"svg.hashsalt": about}):  # its ids: the same each time, and no other figure's
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = file.getvalue()
     text = text[text.index("<svg") :].strip()
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

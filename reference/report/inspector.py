@@ -34,17 +34,16 @@ from reference.records import (
 from reference.report.story import Iteration, Outcome, Run, read_group
 from reference.report.token_shading import TokenTexts
 
-MAX_PROBLEMS = 1000
-# Tokens shaded by their log-probability, about five bytes each: a page of 20 MB still opens within a second.
-MAX_SHADED_TOKENS = 1_500_000
-
 Data = dict[str, object]
 
 
 class Inspector:
-    """A run's records by problem, and the page's data made of them."""
+    """A run's records by problem, and the page's data made of them.
 
-    def __init__(self, run: Run, max_problems: int = MAX_PROBLEMS, max_shaded_tokens: int = MAX_SHADED_TOKENS):
+    At most `max_problems` are shown, and at most `max_shaded_tokens` of their tokens with their log-probabilities.
+    """
+
+    def __init__(self, run: Run, max_problems: int, max_shaded_tokens: int):
         self.run = run
         self.graded: Mapping[str, Graded] = {record.problem_id: record for record in run.graded}
         self.traces: Mapping[str, Trace] = {record.problem_id: record for record in run.traces}
@@ -198,13 +197,19 @@ class Inspector:
 
 
 def choose(kinds: Mapping[str, tuple], limit: int) -> list[str]:
-    """At most `limit` problems, sorted by id: one of each kind in turn, so that rare kinds are there too."""
-    by_kind: dict[tuple, list[str]] = defaultdict(list)
+    """At most `limit` problems, sorted by id: the difficulty groups in turn, and in each of them its kinds in turn.
+
+    So a rare kind is there too. The first part of a kind is its group.
+    """
+    by_group: dict[str, dict[tuple, list[str]]] = defaultdict(lambda: defaultdict(list))
     for problem_id in sorted(kinds):
-        by_kind[kinds[problem_id]].append(problem_id)
-    in_turn = zip_longest(*(by_kind[kind] for kind in sorted(by_kind)))
-    ordered = [problem_id for turn in in_turn for problem_id in turn if problem_id is not None]
-    return sorted(ordered[:limit])
+        by_group[kinds[problem_id][0]][kinds[problem_id]].append(problem_id)
+    groups = [_in_turn([by_kind[kind] for kind in sorted(by_kind)]) for _, by_kind in sorted(by_group.items())]
+    return sorted(_in_turn(groups)[:limit])
+
+
+def _in_turn(lists: Sequence[Sequence[str]]) -> list[str]:
+    return [one for turn in zip_longest(*lists) for one in turn if one is not None]
 
 
 def candidate(response: Completion, taus: Mapping[str, object]) -> Data:

@@ -22,6 +22,9 @@ from reference.report.story import Run, read_run
 from reference.report.tables import tables
 
 FILE_NAME = "report.html"
+# What the inspector holds of a large run.
+MAX_PROBLEMS = 1000
+MAX_SHADED_TOKENS = 1_500_000  # at about five bytes each: the page still opens within a second
 # Algorithm 1's line for each operation.
 LINES = {Action.DROP: 13, Action.COMPRESS: 15, Action.KEEP: 19, Action.EXPAND: 21, Action.LOCALIZE: 26}
 
@@ -43,7 +46,7 @@ def page(run: Run) -> str:
     template, style, script = (
         parts.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
     )
-    inspector = Inspector(run)
+    inspector = Inspector(run, MAX_PROBLEMS, MAX_SHADED_TOKENS)
     made = [markup.table(one) for one in tables(run)] or [markup.callout("No stage that a table is of is done yet.")]
     drawn = [markup.figure(one) for one in panels(run)] or [markup.callout("No stage that a figure is of is done yet.")]
     return Template(template).substitute(
