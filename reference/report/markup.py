@@ -158,19 +158,21 @@ def _value(value: object) -> str:
 
 
 def table(one: Table) -> str:
-    """A table with the paper's columns marked as such."""
+    """A table with the paper's columns and rows marked as such."""
     own = len(one.head) - sum(width for _, width in one.papers)
-    classes = ["" if at < own else ' class="theirs"' for at in range(len(one.head))]
-    head = "".join(f'<th scope="col"{kind}>{text(cell)}</th>' for cell, kind in zip(one.head, classes, strict=True))
+    classes = ["left" if at < one.num_labels else "" if at < own else "theirs" for at in range(len(one.head))]
+    head = "".join(
+        f'<th scope="col" class="{kind}">{text(cell)}</th>' for cell, kind in zip(one.head, classes, strict=True)
+    )
     heads = [head]
     if one.papers:
         theirs = "".join(f'<th colspan="{width}" class="over theirs">{text(name)}</th>' for name, width in one.papers)
         heads = [f'<td colspan="{own}" class="over"></td>{theirs}', head]
     rows = [
-        f'<tr><th scope="row">{text(row[0])}</th>'
-        + "".join(f"<td{kind}>{text(cell)}</td>" for cell, kind in zip(row[1:], classes[1:], strict=True))
+        f'<tr class="{"theirs" if at in one.paper_rows else ""}"><th scope="row">{text(row[0])}</th>'
+        + "".join(f'<td class="{kind}">{text(cell)}</td>' for cell, kind in zip(row[1:], classes[1:], strict=True))
         + "</tr>"
-        for row in one.rows
+        for at, row in enumerate(one.rows)
     ]
     note = f'<p class="note table-note">{text(one.note)} From <code>{text(one.source)}</code>.</p>'
     return f"<h3>{text(one.title)}</h3>\n{_scrolling(heads, rows)}\n{note}"

@@ -96,6 +96,12 @@ function choose(at) {
   showProblem();
 }
 
+/** Who is far down in one problem begins the next at its top. */
+function bringUp() {
+  const article = byId("detail");
+  if (article.getBoundingClientRect().top < 0) article.scrollIntoView({behavior: "instant"});
+}
+
 function move(by) {
   if (!found.length) return;
   const at = Math.min(found.length - 1, Math.max(0, found.indexOf(chosen) + by));
@@ -128,6 +134,7 @@ function showTab(at) {
   });
   panel.setAttribute("aria-labelledby", `tab-${at + 1}`);
   panel.replaceChildren(...[traceTab, rolloutsTab, failureTab][at]());
+  bringUp();
 }
 
 function note(sentence) {
@@ -341,7 +348,12 @@ const KEYS = {
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || byId("keys").open) return;
   const typing = event.target === search, inSelect = event.target.tagName === "SELECT";
-  if (typing && event.key === "Escape") search.blur();
+  if (typing && event.key === "Escape") {
+    event.preventDefault();
+    search.value = "";
+    search.blur();
+    filterList();
+  }
   if (inSelect || (typing && !event.key.startsWith("Arrow"))) return;
   const inList = event.target === list || typing;
   if (event.key.startsWith("Arrow") && !inList) return; // elsewhere the arrows scroll
@@ -372,7 +384,9 @@ function begin() {
   filters.forEach((filter) => filter.addEventListener("change", filterList));
   list.addEventListener("click", (event) => {
     const line = event.target.closest("[role=option]");
-    if (line) choose(Number(line.id.slice(4)));
+    if (!line) return;
+    choose(Number(line.id.slice(4)));
+    if (matchMedia("(max-width: 52rem)").matches) byId("detail").scrollIntoView(); // there it stands below the list
   });
   list.addEventListener("scroll", () => {
     if (list.scrollTop + 2 * list.clientHeight > list.scrollHeight) addRows(list.childElementCount + CHUNK);

@@ -10,11 +10,15 @@ from reference.report.panels import MODELS
 from reference.report.story import Run
 from reference.stages.report import PAPER_ROW, wilson_interval
 
+OWN = "this run"
 STATISTICS = ("mean", "min", "25%", "50%", "75%", "max")
 
 
 class Table(NamedTuple):
-    """Cells as text. `papers`: whose the last columns are, and how many each has. Note and file stand below."""
+    """Cells as text, the first `num_labels` of a row its labels. Note and file stand below.
+
+    What is the paper's is marked: `papers`, whose the last columns are and how many each has, and `paper_rows`.
+    """
 
     title: str
     head: Sequence[str]
@@ -22,6 +26,8 @@ class Table(NamedTuple):
     source: str
     note: str = ""
     papers: Sequence[tuple[str, int]] = ()
+    paper_rows: Sequence[int] = ()
+    num_labels: int = 1
 
 
 def tables(run: Run) -> list[Table]:
@@ -134,7 +140,7 @@ def calibration(run: Run) -> Table | None:
     for label, name, reported, decimals in kinds:
         if name in measured:
             own = [_rounded(measured[name][key], decimals) for key in STATISTICS]
-            rows.append([label, "this run", *own])
+            rows.append([label, OWN, *own])
         rows += [[label, f"paper: {MODELS[model]}", *_distribution(reported[model], decimals)] for model in MODELS]
     used = run.calibration["used"]
     taus = ", ".join(f"{name} {value:.2f}" for name, value in used.items() if value is not None)
@@ -144,6 +150,8 @@ def calibration(run: Run) -> Table | None:
         rows,
         "3_bridge/calibration.json",
         f"Their means are the thresholds where none are given; used: {taus or 'none'}. The paper's: Tables 8 and 9.",
+        paper_rows=[at for at, row in enumerate(rows) if row[1] != OWN],
+        num_labels=2,
     )
 
 

@@ -216,9 +216,10 @@ def test_the_keyboard_moves_through_problems_and_tabs(page):
     page.press("\ue015")  # the down arrow moves while one types
     assert selected() == ["row-2", "tab-2"]
     page.press("j", "\ue00c")  # a letter is a letter there, until the escape key
-    assert page.run("return document.activeElement.id") != "search"
+    assert page.run("return document.activeElement.id") != "search" and page.text("#found") == "13 of 13"
+    before = page.run("return chosen")
     page.press("k")
-    assert selected() == ["row-1", "tab-2"]
+    assert page.run("return chosen") == before - 1
     page.press("?")
     assert page.run("return document.getElementById('keys').open")
     page.press("\ue00c")
@@ -226,6 +227,14 @@ def test_the_keyboard_moves_through_problems_and_tabs(page):
     page.run("document.getElementById('tab-2').focus()")
     page.press("\ue014")
     assert selected()[-1] == "tab-3" and page.run("return document.activeElement.id") == "tab-3"
+
+
+def test_the_next_problem_begins_at_its_top(page, small_run):
+    page.choose(diagnosed(small_run)["problem_id"])
+    page.press("2")
+    page.run("window.scrollTo({top: document.body.scrollHeight, behavior: 'instant'})")
+    page.press("k")
+    assert 0 <= page.run("return document.getElementById('detail').getBoundingClientRect().top") < 200
 
 
 def test_no_text_runs_as_code(browser, spoiled, hostile):

@@ -52,7 +52,9 @@ def test_actions_are_those_of_the_receipt(small_run, by_title):
 
 
 def test_measured_thresholds_stand_beside_tables_8_and_9(run, by_title):
-    rows = by_title["What the teacher's hard traces are like"].rows
+    table = by_title["What the teacher's hard traces are like"]
+    rows = table.rows
+    assert [rows[at][1] for at in table.paper_rows] == ["paper: Qwen2.5-0.5B", "paper: Llama3.2-1B"] * 3
     assert rows[0][2] == f"{run.calibration['measured']['token_loss']['mean']:.2f}"
     assert [row[2] for row in rows if row[1] == "paper: Qwen2.5-0.5B"] == ["0.99", "242.98", "7.36"]
 
