@@ -34,6 +34,7 @@ from reference.experiments.driver import (
 from reference.experiments.results import describe_results
 from reference.experiments.variants import Composition
 from reference.records import Evaluation
+from reference.report.page import write_report
 from reference.stages.plan import Expected, describe, expected_work, stage_names, totalled
 from reference.stages.report import final_table
 
@@ -190,7 +191,7 @@ def _speaker() -> str:
 
 
 def execute(preset: str, run: RunFolder, config: Config, run_paper: Composition, tracker: str | None) -> None:
-    """The run itself, and the table at its end."""
+    """The run itself; the report and the table at its end."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     process = run.process
@@ -220,6 +221,8 @@ def execute(preset: str, run: RunFolder, config: Config, run_paper: Composition,
         if world.chat_teacher:
             world.chat_teacher.close()
             run.say(teacher_line(process.total(asdict(world.chat_teacher.usage())), config.teacher))
+        if process.is_main:
+            run.say(f"report: {write_report(run.path)}")
     results = run.path / "eval" / "results.jsonl"
     if process.is_main and results.exists():
         print(f"\n{final_table(read_records(results, Evaluation))}")

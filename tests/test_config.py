@@ -19,22 +19,10 @@ from reference.paper.reported import (
     TABLE_9_STEPS,
     TABLE_9_TOKENS,
 )
+from reference.report.settings import TABLE_5_FIELDS, TABLE_6_FIELDS
 from reference.stages.plan import stage_names
 
 PAPERS = [name for name in PRESETS if name != "tiny"]
-TABLE_5_FIELDS = {
-    "Training epochs": ["sft.epochs"],
-    "Train batch size": ["sft.batch_size"],
-    "Max token length per GPU": ["sft.max_tokens_per_batch", "sft.max_length"],
-    "Learning rate": ["sft.lr"],
-    "Warmup ratio": ["sft.warmup_ratio"],
-    "Minimum LR ratio": ["sft.min_lr_ratio"],
-    "Weight decay": ["sft.weight_decay"],
-    "Adam betas": ["sft.betas"],
-    "Gradient clipping": ["sft.max_grad_norm"],
-    "Save frequency": ["sft.save_every"],
-    "Seed": ["seed"],
-}
 TABLE_5_OTHERWISE = {
     "Framework": "this project is the framework",
     "Training engine": "FSDP2 wherever there are several processes: engines.distributed.Process.shard",
@@ -49,23 +37,6 @@ TABLE_5_OTHERWISE = {
     "Torch compile": "never",
     "Evaluation frequency": "after every stage",
     "Resume mode": "a run always goes on from where it was; the result is the same",
-}
-TABLE_6_FIELDS = {
-    "Training epochs": ["grpo.epochs"],
-    "Train batch size": ["grpo.batch_size"],
-    "Prompt length": ["data.max_prompt_tokens"],
-    "Response length": ["grpo.max_new_tokens", "difficulty.max_new_tokens", "evaluation.max_new_tokens"],
-    "Actor learning rate": ["grpo.lr"],
-    "PPO mini-batch size": ["grpo.mini_batch_size"],
-    "Gradient clipping ratio": ["grpo.clip_eps"],  # ambiguity A35
-    "KL coefficient": ["grpo.kl_coef"],
-    "Reward filtering": ["grpo.exclude_all_zero"],
-    "Rollout samples per prompt": ["grpo.num_rollouts"],
-    "Sampling temperature": ["grpo.temperature", "difficulty.temperature", "evaluation.temperature"],
-    "Top-p": ["grpo.top_p", "difficulty.top_p", "evaluation.top_p"],
-    "GPU memory utilization": ["vllm.gpu_memory_utilization"],
-    "Prefix caching": ["vllm.prefix_caching"],
-    "Eager execution": ["vllm.enforce_eager"],
 }
 TABLE_6_OTHERWISE = {
     "Framework": "this project is the framework",

@@ -1,4 +1,4 @@
-"""Imports run one way: run_paper -> cli, experiments -> connect -> stages -> engines -> paper -> records."""
+"""Imports run one way: run_paper -> cli, experiments -> connect, report -> stages -> engines -> paper -> records."""
 
 import ast
 import subprocess
@@ -20,9 +20,10 @@ BELOW = {
     "engines": {"engines", "paper", "interfaces", "records"},
     "stages": {"stages", "engines", "paper", "config", "seeds", "interfaces", "records"},
     "offline": {"offline", "engines", "paper", "seeds", "interfaces", "records"},
+    "report": {"report", "stages", "engines", "paper", "config", "records"},
     "connect": {"offline", "stages", "engines", "paper", "config", "interfaces", "records"},
-    "experiments": {"experiments", "connect", "stages", "engines", "paper", "config", "seeds", "records"},
-    "cli": {"experiments", "connect", "stages", "engines", "config", "records"},
+    "experiments": {"experiments", "connect", "report", "stages", "engines", "paper", "config", "seeds", "records"},
+    "cli": {"experiments", "connect", "report", "stages", "engines", "config", "records"},
     "run_paper": {"cli", "connect", "stages", "engines", "paper", "config", "records"},
     "__init__": set(),
 }
@@ -74,6 +75,16 @@ def test_each_engine_has_one_importing_file():
     assert importers_of("accelerate") == ["reference/engines/distributed.py"]
     assert importers_of("vllm") == ["reference/engines/vllm_sampler.py"]
     assert importers_of("openai") == ["reference/engines/chat_endpoint.py"]
+    assert importers_of("matplotlib") == ["reference/report/figures.py"]
+
+
+def test_the_report_reads_files_and_only_the_command_line_asks_for_it():
+    users = {part_of(path) for path in FILES if any(name.startswith("reference.report") for name in imported(path))}
+    assert users == {"report", "cli"}
+    used = {name for path in (ROOT / "reference" / "report").glob("*.py") for name in imported(path)}
+    assert {name for name in used if name.startswith("reference.engines")} == {"reference.engines.artifacts"}
+    stages = {name for name in used if name.startswith("reference.stages")}
+    assert stages == {"reference.stages.plan", "reference.stages.report"}  # what stages there are; Wilson's interval
 
 
 def test_stages_name_no_framework():

@@ -37,7 +37,7 @@ SMALL = """
     --sft.batch-size 8 --sft.lr 2e-5 --sft.save-every 1 --evaluation.pass-samples 8 --evaluation.max-new-tokens 32
     --sampler-rows 16
 """.split()
-MEASURED = {"receipt.json", "timing.jsonl", "environment.json"}  # seconds and versions
+MEASURED = {"receipt.json", "timing.jsonl", "environment.json", "report.html"}  # seconds and versions
 STAGES = stage_names(TINY)
 
 
@@ -199,8 +199,9 @@ def test_results_hold_a_line_for_each_stage_and_benchmark(whole):
         assert math.isfinite(line.get("pass_at_8", 0))
 
 
-def test_a_run_ends_with_a_table_and_makes_no_noise(whole):
+def test_a_run_ends_with_a_report_and_a_table_and_makes_no_noise(whole):
     check_noise(whole[1])
+    assert f"\nreport: {whole[0] / 'report.html'}\n" in whole[1].stdout and (whole[0] / "report.html").exists()
     assert "paper: Qwen2.5-0.5B" in whole[1].stdout and whole[1].stdout.rstrip().endswith("these numbers")
 
 

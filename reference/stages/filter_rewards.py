@@ -1,6 +1,7 @@
 """Section 3.3: G rollouts of every training problem, split by reward (Eq. 14), before reinforcement learning begins."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from reference.config import Config, GRPOConfig
@@ -18,6 +19,8 @@ from reference.seeds import seed_of
 
 # What `rollout_groups` reads: a change of the learning rate needs no new rollouts.
 ROLLOUT_SETTINGS = tuple(f"grpo.{name}" for name in ("num_rollouts", "temperature", "top_p", "max_new_tokens"))
+
+LOGPROB_DECIMALS = 4
 
 
 def filter_rewards(
@@ -39,7 +42,7 @@ def filter_rewards(
     batches = share.of(in_batches(problems, max(1, config.sampler_rows // config.grpo.num_rollouts)))
     for batch in with_progress(batches, len(batches), name):
         if not all(problem.id in log for problem in batch):
-            log.add(rollout_groups(batch, config.grpo, config.seed, name, student))
+            log.add(map(_rounded, rollout_groups(batch, config.grpo, config.seed, name, student)))
     groups = log.finish()
     consolidation, failed = split_by_reward(groups)
     all_one = sum(all(reward == 1 for reward in group.rewards) for group in groups)
@@ -61,13 +64,27 @@ def rollout_groups(
     seed: int,
     where: str,
     student: Student,
-    with_logprobs: bool = False,
 ) -> list[RolloutGroup]:
-    """Eq. (22): G responses to each problem from the sampler's present weights, with their rewards (Eq. 2)."""
-    sampling = Sampling(settings.temperature, settings.top_p, settings.max_new_tokens, with_logprobs)
+    """Eq. (22): G responses to each problem from the sampler's present weights, with their rewards (Eq. 2).
+
+    With the sampler's log-probability of each token.
+    """
+    sampling = Sampling(settings.temperature, settings.top_p, settings.max_new_tokens, with_logprobs=True)
     seeds = [[seed_of(seed, where, problem.id, i) for i in range(settings.num_rollouts)] for problem in problems]
     groups = sample_responses(student.sampler, [student.prompt_ids(problem) for problem in problems], seeds, sampling)
     return [
         RolloutGroup(problem.id, tuple(responses), tuple(reward(response.text, problem.gold) for response in responses))
         for problem, responses in zip(problems, groups, strict=True)
     ]
+
+
+def _rounded(group: RolloutGroup) -> RolloutGroup:
+    """For reading, not for training: with all their digits the log-probabilities would be most of the file.
+
+    Certain tokens have 0.0, not -0.0.
+    """
+    responses = tuple(
+        replace(response, logprobs=tuple(round(logprob, LOGPROB_DECIMALS) or 0.0 for logprob in response.logprobs))
+        for response in group.responses
+    )
+    return replace(group, responses=responses)

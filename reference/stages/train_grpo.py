@@ -132,7 +132,7 @@ def _sample(problems: Sequence[Problem], config: Config, where: str, student: St
     """The batch's rollouts, sampled in shares; every process gets them all."""
     share = student.sampler.share
     own = share.of(problems)
-    groups = rollout_groups(own, config.grpo, config.seed, where, student, with_logprobs=True) if own else []
+    groups = rollout_groups(own, config.grpo, config.seed, where, student) if own else []
     return student.process.merge(share, groups)
 
 
