@@ -24,6 +24,7 @@ from reference.engines.run_folder import NothingMoreToDo, RunFolder
 from reference.experiments.driver import (
     Request,
     check_request,
+    chosen,
     composition_of,
     is_done,
     run_seeds,
@@ -31,6 +32,7 @@ from reference.experiments.driver import (
     stages_of,
     write_results,
 )
+from reference.experiments.page import write_page
 from reference.experiments.results import describe_results
 from reference.experiments.variants import Composition
 from reference.records import Evaluation
@@ -155,7 +157,8 @@ def run_experiments(preset: str, command: Command, run_paper: Composition) -> No
         return
     run_seeds(request, config, partial(run_seed, preset, request, out, run_paper, command.tracker))
     lines, verdicts = write_results(request, config, out)
-    print(f"\n{describe_results(lines, verdicts)}\n\nin {out / 'results'}")
+    report = write_page(out, chosen(request, config), lines, verdicts, request.seeds)
+    print(f"\n{describe_results(lines, verdicts)}\n\nin {out / 'results'}\nreport: {report}")
 
 
 def run_seed(

@@ -12,6 +12,7 @@ from reference.paper.curricula import CURRICULA
 from reference.paper.reported import LLAMA, QWEN, TABLE_2, TABLE_3, TABLE_10, TABLE_11
 
 Record = TypeVar("Record", Line, ClaimLine)
+NOT_PRINTED = "-"
 
 
 def read_csv(path: Path, record_type: type[Record]) -> list[Record]:
@@ -33,50 +34,51 @@ def paper_numbers(name: str, label: str) -> str:
     if name == "all-zero":
         return f"{TABLE_3[QWEN][label]:.2f} / {TABLE_3[LLAMA][label]:.2f}"
     if name == "iterations":
-        return f"{TABLE_11[0 if label == 'Base' else int(label[-1])].average:.2f} / -"
-    return "-"
+        return f"{TABLE_11[0 if label == 'Base' else int(label[-1])].average:.2f} / {NOT_PRINTED}"
+    return NOT_PRINTED
 
 
 def table(name: str, experiment: Experiment, lines: Sequence[Line]) -> str:
     """An experiment's section: title, table, and what its numbers come from."""
-    if name == "motivation":
-        return _section(name, experiment, _by_budget(lines), lines)
-    by_row: dict[str, dict[str, Line]] = {}
-    for line in lines:
-        by_row.setdefault(line.label, {})[line.metric] = line
-    others = [m for m in dict.fromkeys(line.metric for line in lines) if m not in (AVERAGE, PASS, ALL_ZERO)]
-    counted = [ALL_ZERO] if any(line.metric == ALL_ZERO for line in lines) else []
-    metrics = [AVERAGE, PASS, *counted, *others]
-    rows = [["", *metrics, "the paper: Qwen2.5-0.5B / Llama3.2-1B"], ["---"] * (len(metrics) + 2)]
-    for label, found in by_row.items():
-        cells = [_cell(found[metric]) if metric in found else "-" for metric in metrics]
-        rows.append([label, *cells, paper_numbers(name, label)])
-    return _section(name, experiment, rows, lines)
-
-
-def _by_budget(lines: Sequence[Line]) -> list[list[str]]:
-    """A row for each curriculum, a column for each budget of supervised tokens."""
-    by_label = {line.label: line for line in lines}
-    budgets = list(dict.fromkeys(label.split()[1] for label in by_label if " " in label))
-    rows = [["pass@8", *(f"{budget} tokens" for budget in budgets)], ["---"] * (len(budgets) + 1)]
-    rows.append(["base", *[_cell(by_label["base"])] * len(budgets)])
-    for curriculum in CURRICULA:
-        rows.append([curriculum, *(_cell(by_label[f"{curriculum} {budget}"]) for budget in budgets)])
-    return rows
-
-
-def _cell(line: Line) -> str:
-    return f"{line.percent:.1f} ({line.low:.1f} to {line.high:.1f})"
-
-
-def _section(name: str, experiment: Experiment, rows: Sequence[Sequence[str]], lines: Sequence[Line]) -> str:
+    head, *rows = grid(name, lines)
+    body = "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
     sizes: Mapping[str, int] = {line.metric: line.num_problems for line in lines}
     problems = ", ".join(f"{metric} {size}" for metric, size in sizes.items())
-    body = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return (
         f"### {experiment.title}: {experiment.source}\n\n{body}\n\n"
         f"Percent with a 95% interval; seeds {lines[0].seeds}; problems: {problems}. `--experiment {name}`."
     )
+
+
+def grid(name: str, lines: Sequence[Line]) -> list[list[str]]:
+    """Head and rows as text: a column for each metric and the paper's, of the motivating experiment for each budget."""
+    if name == "motivation":
+        return _by_budget(lines)
+    by_row: dict[str, dict[str, Line]] = {}
+    for line in lines:
+        by_row.setdefault(line.label, {})[line.metric] = line
+    metrics = list(dict.fromkeys(line.metric for line in lines))
+    metrics.sort(key=[AVERAGE, PASS, ALL_ZERO, *metrics].index)
+    rows = [["", *metrics, "the paper: Qwen2.5-0.5B / Llama3.2-1B"]]
+    for label, found in by_row.items():
+        cells = [cell(found[metric]) if metric in found else NOT_PRINTED for metric in metrics]
+        rows.append([label, *cells, paper_numbers(name, label)])
+    return rows
+
+
+def _by_budget(lines: Sequence[Line]) -> list[list[str]]:
+    by_label = {line.label: line for line in lines}
+    budgets = list(dict.fromkeys(label.split()[1] for label in by_label if " " in label))
+    rows = [["pass@8", *(f"{budget} tokens" for budget in budgets)]]
+    rows.append(["base", *[cell(by_label["base"])] * len(budgets)])
+    for curriculum in CURRICULA:
+        rows.append([curriculum, *(cell(by_label[f"{curriculum} {budget}"]) for budget in budgets)])
+    return rows
+
+
+def cell(line: Line) -> str:
+    """A number with its interval."""
+    return f"{line.percent:.1f} ({line.low:.1f} to {line.high:.1f})"
 
 
 def claims_table(verdicts: Sequence[ClaimLine]) -> str:

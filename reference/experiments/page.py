@@ -1,0 +1,140 @@
+"""The experiments on one page: claims with their verdicts, figures, tables; and the figures as files of their own."""
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from textwrap import fill
+
+from reference.engines.artifacts import write_whole
+from reference.experiments.results import ClaimLine, Line
+from reference.experiments.tables import NOT_PRINTED, grid, paper_numbers
+from reference.experiments.variants import ALL_ZERO, AVERAGE, PASS, Experiment
+from reference.paper.curricula import CURRICULA
+from reference.report import figures, markup
+from reference.report.markup import text
+from reference.report.panels import Panel
+from reference.report.tables import Table
+
+LABEL_WIDTH = 26  # letters of a bar's label in a line
+PAPERS = ("Qwen2.5-0.5B", "Llama3.2-1B")
+# For a figure outside a page: page.css's colours, light and dark.
+COLOURS = {
+    "ink": ("#1d1f23", "#e6e4df"),
+    "muted": ("#5c6067", "#a5a8ad"),
+    "rule": ("#dcd9d2", "#383d44"),
+    "c1": ("#0072b2", "#56b4e9"),
+    "c2": ("#d55e00", "#f0914a"),
+    "c3": ("#00805c", "#43c59e"),
+    "c4": ("#963f77", "#e39ac6"),
+    "c5": ("#7a5f00", "#e2c94f"),
+}
+
+
+def write_page(
+    out: Path,
+    found: Mapping[str, Experiment],
+    lines: Sequence[Line],
+    verdicts: Sequence[ClaimLine],
+    seeds: Sequence[int],
+) -> Path:
+    """`report.html` in the experiments' folder, and `results/EXPERIMENT.svg`; the page's path."""
+    by_name = {name: [line for line in lines if line.experiment == name] for name in found}
+    panels = {name: panel(name, found[name], by_name[name]) for name in found}
+    for name, one in panels.items():
+        write_whole(out / "results" / f"{name}.svg", standalone(one.svg))
+    style = files("reference.report").joinpath("page.css").read_text(encoding="utf-8")
+    template = files("reference.report").joinpath("experiments.html").read_text(encoding="utf-8")
+    links = ", ".join(f'<a href="seed-{seed}/report.html">seed {seed}</a>' for seed in seeds)
+    page = Template(template).substitute(
+        name=text(out.name),
+        style=style,
+        lead=text(f"{len(found)} experiments, seeds {', '.join(map(str, seeds))}: {_tally(verdicts)}."),
+        beside=text(
+            "An interval covers other test problems and other seeds; a claim is a paired difference, judged by a rule "
+            "that is older than the results. The paper's numbers are of Qwen2.5-0.5B and Llama3.2-1B on its benchmarks."
+        ),
+        claims=markup.table(_claims(verdicts)),
+        figures="\n".join(map(markup.figure, panels.values())),
+        tables="\n".join(markup.table(_table(name, found[name], by_name[name])) for name in found),
+        seeds=links,
+    )
+    path = out / "report.html"
+    write_whole(path, page)
+    return path
+
+
+def _tally(verdicts: Sequence[ClaimLine]) -> str:
+    counts = {name: sum(line.verdict == name for line in verdicts) for name in ("seen", "not seen", "undecided")}
+    return f"of {len(verdicts)} claims {', '.join(f'{count} {name}' for name, count in counts.items())}"
+
+
+def _claims(verdicts: Sequence[ClaimLine]) -> Table:
+    rows = []
+    for line in verdicts:
+        difference = f"{line.difference:+.1f} ({line.low:+.1f} to {line.high:+.1f})"
+        rows.append((line.verdict, difference, line.claim, f"{line.source}, {line.metric}"))
+    head = ("verdict", "points, 95% interval", "claim", "where, by what")
+    note = "Seen: the interval is above 0. Not seen: it ends below 1."
+    return Table("Claims", head, rows, "results/claims.csv", note, num_labels=4)
+
+
+def _table(name: str, experiment: Experiment, lines: Sequence[Line]) -> Table:
+    head, *rows = grid(name, lines)
+    note = f"{experiment.source}. Percent with a 95% interval; seeds {lines[0].seeds}."
+    papers = [("the paper", 1)] if name != "motivation" else []
+    return Table(experiment.title, head, rows, f"results/{name}.csv", note, papers)
+
+
+def panel(name: str, experiment: Experiment, lines: Sequence[Line]) -> Panel:
+    """The figure of an experiment: pass@8 by budget, or a bar for each row."""
+    if name == "motivation":
+        svg = by_budget(lines)
+        shows = "pass@8 after SFT at equal budgets of supervised tokens, with 95% bands."
+        return Panel(experiment.title, svg, shows, f"results/{name}.csv", f"The paper's: {experiment.source}.")
+    metric = ALL_ZERO if name == "iterations" and any(line.metric == ALL_ZERO for line in lines) else AVERAGE
+    rows = [_bar(name, line, metric) for line in lines if line.metric == (PASS if _after_sft(line) else metric)]
+    papers = PAPERS if any(row.papers for row in rows) else ()
+    what = "pass@8 after SFT, average accuracy after two iterations" if any(map(_after_sft, lines)) else metric
+    svg = figures.bars(rows, x_label="%", about=f"{experiment.title}: {what}", papers=papers)
+    shows = f"{what[0].upper()}{what[1:]}, with 95% intervals."
+    return Panel(experiment.title, svg, shows, f"results/{name}.csv", f"The paper's: {experiment.source}.")
+
+
+def _after_sft(line: Line) -> bool:
+    return line.label.endswith(", after SFT")
+
+
+def _bar(name: str, line: Line, metric: str) -> figures.Bar:
+    printed = paper_numbers(name, line.label).removesuffix(" (pass@8)").split(" / ") if metric == AVERAGE else []
+    papers = tuple(None if number == NOT_PRINTED else float(number) for number in printed)
+    return figures.Bar(fill(line.label, LABEL_WIDTH), line.percent, line.low, line.high, papers if any(papers) else ())
+
+
+def by_budget(lines: Sequence[Line]) -> str:
+    """pass@8 of each curriculum over its budgets."""
+    curves = []
+    for curriculum in CURRICULA:
+        own = sorted((int(one.label.split()[1]), one) for one in lines if one.label.startswith(f"{curriculum} "))
+        x, found = [budget for budget, _ in own], [one for _, one in own]
+        curves.append(
+            figures.Line(
+                curriculum.replace("_", " -> "),
+                x,
+                [one.percent for one in found],
+                [one.low for one in found],
+                [one.high for one in found],
+            )
+        )
+    about = "pass@8 of five curricula over the budget of supervised tokens"
+    return figures.lines(curves, x_label="supervised tokens", y_label="% pass@8", about=about)
+
+
+def standalone(svg: str) -> str:
+    """A page's figure as a file: with the colours that the page would give it."""
+    light, dark = ("".join(f"--{name}:{pair[at]};" for name, pair in COLOURS.items()) for at in (0, 1))
+    style = (
+        f"<style>svg{{{light}}}@media(prefers-color-scheme:dark){{svg{{{dark}}}}}text{{font-family:sans-serif}}</style>"
+    )
+    opening, rest = svg.split(">", 1)
+    return f'{opening} xmlns="http://www.w3.org/2000/svg">{style}{rest}\n'
