@@ -1,0 +1,61 @@
+"""docs/results.md quotes the CSV files beside it; docs/experiments.md is true."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reference.config import PRESETS, TINY
+from reference.experiments.__main__ import markdown
+from reference.experiments.claims import claims
+from reference.experiments.results import ClaimLine, Line
+from reference.experiments.tables import read_csv
+from reference.experiments.variants import FULL, VARIANTS, experiments
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs" / "results"
+PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+HOW_TO = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+
+
+def test_the_page_quotes_every_table():
+    for part in re.split(r"\n(?=### )", markdown(RESULTS)):
+        assert part.strip() in PAGE, part.splitlines()[0]
+
+
+def test_the_results_are_of_every_experiment_and_claim():
+    for name, experiment in experiments(TINY).items():
+        lines = read_csv(RESULTS / f"{name}.csv", Line)
+        assert {line.label for line in lines} == {row.label for row in experiment.rows}, name
+        assert (RESULTS / f"{name}.svg").exists() and f"results/{name}.svg" in PAGE
+        assert all(line.low <= line.percent <= line.high and line.seeds == "1 2 3" for line in lines)
+    judged = read_csv(RESULTS / "claims.csv", ClaimLine)
+    assert [(line.experiment, line.claim) for line in judged] == [(one.experiment, one.claim) for one in claims(TINY)]
+
+
+def test_the_page_counts_the_verdicts_rightly():
+    judged = [line.verdict for line in read_csv(RESULTS / "claims.csv", ClaimLine)]
+    words = {verdict: judged.count(verdict) for verdict in ("seen", "not seen", "undecided")}
+    sentence = f"Of {len(judged)} claims {words['seen']} are seen, {words['not seen']} not seen, {words['undecided']} undecided"
+    assert sentence in " ".join(PAGE.split())
+
+
+def test_every_experiment_and_variant_is_described():
+    for name in experiments(TINY):
+        assert f"| `{name}` |" in HOW_TO
+    for name in VARIANTS:
+        assert name == FULL or f"`{name}`" in HOW_TO
+
+
+@pytest.mark.parametrize("name", experiments(TINY))
+def test_the_costs_are_those_of_the_dry_run(name):
+    cells = []
+    for preset in ("qwen2.5-0.5b", "llama3.2-1b"):
+        assert preset in PRESETS
+        command = [sys.executable, "run_paper.py", preset, "--experiment", name, "--seeds", "1", "--dry-run"]
+        printed = subprocess.run([*command, "--out", "none"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        total = next(line for line in printed.splitlines() if line.startswith("all together")).split()
+        cells += [total[2], total[3], re.search(r"about ([\d.]+) USD", printed)[1]]
+    assert f"| `{name}` | {' | '.join(cells)} |" in HOW_TO
