@@ -39,7 +39,8 @@ def test_accuracies_stand_beside_the_papers_rows(run, by_title):
 def test_groups_stand_beside_table_4(run, by_title):
     rows = {row[0]: row for row in by_title["Difficulty groups"].rows}
     for group in DifficultyGroup:
-        assert int(rows[group][1]) == sum(record.group is group for record in run.graded)
+        size = sum(record.group is group for record in run.graded)
+        assert rows[group][1:3] == [str(size), f"{100 * size / 12:.1f} %"]
         assert rows[group][3].startswith(f"{TABLE_4[QWEN][group]} (")
     assert rows["simple"][3] == "2616 (35.0 %)"
 
