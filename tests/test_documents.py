@@ -33,7 +33,7 @@ def test_the_paths_that_are_named_exist(page):
 
 def test_the_readmes_commands_use_settings_and_stages_that_exist():
     settings = {f"--{name.replace('_', '-')}" for name in flatten(PRESETS["tiny"])}
-    settings |= {"--out", "--stages", "--redo", "--dry-run", "--help"}
+    settings |= {"--out", "--stages", "--redo", "--dry-run", "--help", "--experiment", "--seeds", "--jobs"}
     commands = COMMAND.findall((ROOT / "README.md").read_text())
     assert len(commands) >= 5
     for preset, options in commands:

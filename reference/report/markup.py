@@ -113,7 +113,8 @@ def _stage_row(stage: Stage, longest: float) -> str:
         state = "begun, not finished" if stage.state == "begun" else "not there"
         return f'<tr class="{kind}">{name}<td class="wrap">{state}</td><td></td><td></td></tr>'
     counts = ", ".join(f"{value} {label}" for label, value in stage.counts.items() if label != "rejected")
-    rejected = f'{len(stage.rejected)}<span class="unit"> rejected</span>' if stage.rejected else ""
+    number = stage.counts.get("rejected")  # only where the teacher is asked
+    rejected = "" if number is None else f'{text(number)}<span class="unit"> rejected</span>'
     bar = f'<span class="bar" style="width: {4 * stage.seconds / longest:.2f}rem"></span>'
     seconds = (
         f'<td class="seconds"><span class="number">{stage.seconds:.1f}</span><span class="unit"> s</span>{bar}</td>'

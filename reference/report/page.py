@@ -43,9 +43,10 @@ def write_report(run_path: Path) -> Path:
 def page(run: Run) -> str:
     """The whole page as text."""
     parts = files("reference.report")
-    template, style, script = (
-        parts.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
+    template, style, tabs, rest = (
+        parts.joinpath(name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "tabs.js", "page.js")
     )
+    script = tabs + rest
     inspector = Inspector(run, MAX_PROBLEMS, MAX_SHADED_TOKENS)
     made = [markup.table(one) for one in tables(run)] or [markup.callout("No stage that a table is of is done yet.")]
     drawn = [markup.figure(one) for one in panels(run)] or [markup.callout("No stage that a figure is of is done yet.")]

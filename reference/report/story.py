@@ -91,6 +91,15 @@ class Iteration:
     grpo: Sequence[Mapping[str, float]] = ()
 
 
+class Spent(NamedTuple):
+    """A chat teacher's answered calls of one kind, and their tokens."""
+
+    verb: str
+    calls: int
+    tokens_read: int
+    tokens_written: int
+
+
 @dataclass(frozen=True)
 class Run:
     """A run's folder. Records are in the order of their files; `calibration` is None before the Bridge stage."""
@@ -107,6 +116,7 @@ class Run:
     calibration: Mapping[str, Mapping[str, object]] | None
     iterations: Sequence[Iteration]
     results: Sequence[Evaluation]
+    spent: Sequence[Spent]
     tokenizer: Path | None
 
     @property
@@ -157,6 +167,7 @@ def read_run(path: Path) -> Run:
         calibration=read_json(bridge / "calibration.json") if "3_bridge" in done else None,
         iterations=[_iteration(path, number, done) for number in range(1, int(settings["iterations"]) + 1)],
         results=_records(path / "eval" / "results.jsonl", Evaluation),
+        spent=_spent(path / "teacher"),
         tokenizer=next(iter(sorted(path.glob("iter*/*/**/checkpoint/tokenizer.json"))), None),
     )
 
@@ -221,6 +232,21 @@ def read_group(run: Run, iteration: int, outcome: Outcome) -> RolloutGroup:
     with open(_rollouts(run.path, iteration), "rb") as file:
         file.seek(outcome.place)
         return from_json(RolloutGroup, file.readline().decode("utf-8"))
+
+
+def _spent(folder: Path) -> list[Spent]:
+    """By verb, in the order of the method's first calls. A line that a kill cut off is no answered call."""
+    found: dict[str, Spent] = {}
+    for path in sorted(folder.glob("calls-*.jsonl")):
+        for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
+            try:
+                call = json.loads(line)
+                before = found.get(call["verb"], Spent(call["verb"], 0, 0, 0))
+                read, written = before.tokens_read + call["tokens_read"], before.tokens_written + call["tokens_written"]
+                found[call["verb"]] = Spent(before.verb, before.calls + 1, read, written)
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{path} is damaged ({error!r}); remove the damaged line") from error
+    return list(found.values())
 
 
 def _rows(path: Path) -> list[dict[str, float]]:

@@ -4,7 +4,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from reference.paper.reported import TABLE_4, TABLE_8, TABLE_9_STEPS, TABLE_9_TOKENS, Distribution, stage_rows
+from reference.paper.reported import (
+    QWEN,
+    TABLE_4,
+    TABLE_8,
+    TABLE_9_STEPS,
+    TABLE_9_TOKENS,
+    TABLE_11,
+    Distribution,
+    stage_rows,
+)
 from reference.records import Action, DifficultyGroup, Evaluation
 from reference.report.panels import MODELS
 from reference.report.story import Run
@@ -32,8 +41,9 @@ class Table(NamedTuple):
 
 def tables(run: Run) -> list[Table]:
     """All tables that the run has the numbers for, in the order of the reader's interest."""
-    made = [accuracies(run), benchmarks(run), groups(run), calibration(run), actions(run), rollouts(run)]
-    return [table for table in made if table is not None]
+    of_results = [accuracies(run), benchmarks(run), iterations(run)]
+    of_stages = [groups(run), calibration(run), actions(run), rollouts(run), teacher(run)]
+    return [table for table in (*of_results, *of_stages) if table is not None]
 
 
 def accuracies(run: Run) -> Table | None:
@@ -101,6 +111,30 @@ def benchmarks(run: Run) -> Table | None:
         rows,
         "eval/results.jsonl",
         "Greedy accuracy | responses with a readable answer, both in %. The first benchmark is the in-domain one.",
+    )
+
+
+def iterations(run: Run) -> Table | None:
+    """Beside Table 11, for a run of more iterations than Table 10 has."""
+    if not run.results or len(run.iterations) <= 2:
+        return None
+    by_stage = _by_stage(run.results)
+    rows = []
+    for number in range(len(run.iterations) + 1):
+        results = by_stage.get(f"iter{number}/3_grpo" if number else "base")
+        if results:
+            average = sum(result.accuracy for result in results) / len(results)
+            row = TABLE_11.get(number)
+            reported = [f"{row.gsm8k_platinum:.2f}", f"{row.average:.2f}"] if row else ["", ""]
+            rows.append([str(number), f"{100 * results[0].accuracy:.1f}", f"{100 * average:.1f}", *reported])
+    return Table(
+        "Accuracy by iteration",
+        ["iteration", f"% of {run.results[0].benchmark}", "average", "Platinum", "average"],
+        rows,
+        "eval/results.jsonl",
+        "After each iteration's GRPO; 0 is the base model. The paper's: Table 11, which has Qwen2.5-0.5B only and "
+        "counts the first recycling into iteration 1 (ambiguity A28).",
+        papers=[(f"paper: {MODELS[QWEN]}", 2)],
     )
 
 
@@ -201,4 +235,22 @@ def rollouts(run: Run) -> Table | None:
         rows,
         "iterN/2_filter/rollouts.jsonl, iterN/4_recycle/diagnosed.jsonl",
         "Groups of responses to each training problem after the iteration's SFT (Eq. 14).",
+    )
+
+
+def teacher(run: Run) -> Table | None:
+    """What a chat teacher was asked, and what it cost at the prices given."""
+    if not run.spent:
+        return None
+    rows = [[one.verb, f"{one.calls}", f"{one.tokens_read}", f"{one.tokens_written}"] for one in run.spent]
+    calls, read, written = (sum(values) for values in zip(*(one[1:] for one in run.spent), strict=True))
+    prices = run.settings["teacher.input_price"], run.settings["teacher.output_price"]
+    dollars = (read * prices[0] + written * prices[1]) / 1e6
+    return Table(
+        "What the teacher was asked",
+        ["", "calls", "tokens read", "tokens written"],
+        [*rows, ["all", f"{calls}", f"{read}", f"{written}"]],
+        "teacher/calls-*.jsonl",
+        f"Answered calls of {run.settings['teacher.model']}, bad answers too: about {dollars:.2f} USD at {prices[0]} "
+        f"for a million tokens read and {prices[1]} for a million written.",
     )

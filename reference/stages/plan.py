@@ -113,7 +113,7 @@ def _kind(name: str) -> str:
 
 def describe(expected: Sequence[Expected], total: Expected | None = None) -> str:
     """The expected work as a table, with its sums unless a total is given."""
-    width = max([28, *(len(work.stage) + 2 for work in expected)])
+    width = max([28, *(len(work.stage) + 1 for work in expected)])
     lines = [f"{'stage':{width}}{'size':>42}{'rollouts':>12}{'teacher calls':>15}{'tokens read':>13}{'written':>12}"]
     for work in [*expected, total or totalled(expected)]:
         numbers = (work.rollouts, work.teacher_calls, work.tokens_read, work.tokens_written)

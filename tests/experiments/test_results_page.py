@@ -37,8 +37,8 @@ def test_the_results_are_of_every_experiment_and_claim():
 
 def test_the_page_counts_the_verdicts_rightly():
     judged = [line.verdict for line in read_csv(RESULTS / "claims.csv", ClaimLine)]
-    words = {verdict: judged.count(verdict) for verdict in ("seen", "not seen", "undecided")}
-    sentence = f"Of {len(judged)} claims {words['seen']} are seen, {words['not seen']} not seen, {words['undecided']} undecided"
+    seen, not_seen, open_ = (judged.count(verdict) for verdict in ("seen", "not seen", "undecided"))
+    sentence = f"Of {len(judged)} claims {seen} are seen, {not_seen} not seen, {open_} undecided"
     assert sentence in " ".join(PAGE.split())
 
 
@@ -55,7 +55,9 @@ def test_the_costs_are_those_of_the_dry_run(name):
     for preset in ("qwen2.5-0.5b", "llama3.2-1b"):
         assert preset in PRESETS
         command = [sys.executable, "run_paper.py", preset, "--experiment", name, "--seeds", "1", "--dry-run"]
-        printed = subprocess.run([*command, "--out", "none"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        printed = subprocess.run(
+            [*command, "--out", "none"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
         total = next(line for line in printed.splitlines() if line.startswith("all together")).split()
         cells += [total[2], total[3], re.search(r"about ([\d.]+) USD", printed)[1]]
     assert f"| `{name}` | {' | '.join(cells)} |" in HOW_TO

@@ -163,6 +163,20 @@ def test_rollouts_show_rewards_advantages_and_shaded_tokens(page, small_run):
     assert set(likely) <= {"rgba(0, 0, 0, 0)"} and len({shade for _, shade in shades}) > 2
 
 
+def test_a_run_without_log_probabilities_says_so_once(browser, copied):
+    for number in (1, 2):
+        path = copied / f"iter{number}/2_filter/rollouts.jsonl"
+        groups = [json.loads(line) for line in path.read_text().splitlines()]
+        for response in [response for group in groups for response in group["responses"]]:
+            del response["logprobs"]
+        path.write_text("".join(json.dumps(group) + "\n" for group in groups))
+    browser.open(write_report(copied))
+    browser.choose("train-000000")
+    browser.press("2")
+    assert browser.text("#panel").count("before log-probabilities were kept") == 1
+    assert browser.run("return document.querySelectorAll('.response').length") == 8
+
+
 def test_a_failure_shows_its_candidates_the_diagnosis_and_three_samples(page, small_run):
     record = diagnosed(small_run)
     page.choose(record["problem_id"])
@@ -223,6 +237,9 @@ def test_the_keyboard_moves_through_problems_and_tabs(page):
     page.press("?")
     assert page.run("return document.getElementById('keys').open")
     page.press("\ue00c")
+    assert not page.run("return document.getElementById('keys').open")
+    page.press("?")
+    page.run("document.querySelector('#keys button').click()")
     assert not page.run("return document.getElementById('keys').open")
     page.run("document.getElementById('tab-2').focus()")
     page.press("\ue014")

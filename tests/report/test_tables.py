@@ -1,6 +1,7 @@
 """The tables and figures: the run's numbers, the paper's beside them, nothing where nothing is."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -39,7 +40,8 @@ def test_accuracies_stand_beside_the_papers_rows(run, by_title):
 def test_groups_stand_beside_table_4(run, by_title):
     rows = {row[0]: row for row in by_title["Difficulty groups"].rows}
     for group in DifficultyGroup:
-        assert int(rows[group][1]) == sum(record.group is group for record in run.graded)
+        size = sum(record.group is group for record in run.graded)
+        assert rows[group][1:3] == [str(size), f"{100 * size / 12:.1f} %"]
         assert rows[group][3].startswith(f"{TABLE_4[QWEN][group]} (")
     assert rows["simple"][3] == "2616 (35.0 %)"
 
@@ -90,3 +92,24 @@ def test_a_run_that_has_just_begun_has_no_table_and_no_figure(copied):
         (copied / name).rename(copied.parent / f"{name}.away")
     run = read_run(copied)
     assert tables(run) == [] and panels(run) == []
+
+
+def test_a_run_of_four_iterations_stands_beside_table_11(run):
+    results = [replace(run.results[0], stage=f"iter{number}/3_grpo", num_correct=1, accuracy=0.5) for number in (3, 4)]
+    longer = replace(run, results=[*run.results, *results], iterations=[*run.iterations, *run.iterations])
+    rows = {table.title: table for table in tables(longer)}["Accuracy by iteration"].rows
+    assert [row[0] for row in rows] == ["0", "1", "2", "3", "4"]
+    assert rows[3] == ["3", "50.0", "50.0", "44.09", "42.66"] and rows[0][3:] == ["45.74", "39.38"]
+
+
+def test_a_chat_teachers_calls_are_counted_and_priced(copied):
+    (copied / "teacher").mkdir()
+    call = {"verb": "solve", "tokens_read": 1_000_000, "tokens_written": 10}
+    lines = [json.dumps(one) + "\n" for one in (call, call, {**call, "verb": "importance", "tokens_written": 980})]
+    (copied / "teacher" / "calls-0.jsonl").write_text("".join(lines) + '{"verb": "sol')  # a kill cut the last one
+    table = {table.title: table for table in tables(read_run(copied))}["What the teacher was asked"]
+    assert table.rows[0] == ["solve", "2", "2000000", "20"] and table.rows[-1] == ["all", "3", "3000000", "1000"]
+    assert "about 1.20 USD" in table.note
+    (copied / "teacher" / "calls-1.jsonl").write_text("{}\n")
+    with pytest.raises(ValueError, match="calls-1.jsonl is damaged"):
+        read_run(copied)
