@@ -60,6 +60,8 @@ class Command:
     runs/PRESET-experiments."""
     seeds: tuple[int, ...] = (1, 2, 3)
     """With --experiment: every seed is a run of its own, and the tables are over all of them."""
+    bases: tuple[str, ...] = ()
+    """With --experiment: a base model for each seed, in place of --model.path for all."""
     jobs: int = 1
     """With --experiment: so many seeds at a time."""
     tracker: Literal["tensorboard", "wandb"] | None = None
@@ -150,7 +152,7 @@ def run_experiments(preset: str, command: Command, run_paper: Composition) -> No
     if command.stages or command.redo:
         raise ValueError("--experiment runs whole; for single stages give the seed's own folder as --out, without it")
     config, out = command.config, Path(command.out or f"runs/{preset}-experiments")
-    request = Request(tuple(command.experiment), command.seeds, command.jobs)
+    request = Request(tuple(command.experiment), command.seeds, command.jobs, command.bases)
     check_request(request, config)
     if command.dry_run:
         print(dry_run_experiments(request, config, out))

@@ -20,11 +20,12 @@ ITERATIONS = 2  # Section 4.2; what is compared is named after them
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for: experiments by name, seeds, and how many of them run side by side."""
+    """What was asked for: experiments by name, seeds, how many of them run side by side, a base for each."""
 
     names: tuple[str, ...]
     seeds: tuple[int, ...]
-    jobs: int
+    jobs: int = 1
+    bases: tuple[str, ...] = ()
 
 
 def check_request(request: Request, config: Config) -> None:
@@ -35,6 +36,10 @@ def check_request(request: Request, config: Config) -> None:
             raise ValueError(f"there is no experiment {name!r}; there are {', '.join(known)}")
     if len(set(request.seeds)) < len(request.seeds) or not request.seeds:
         raise ValueError(f"--seeds takes different seeds, at least one, got {request.seeds}")
+    if request.bases and len(request.bases) != len(request.seeds):
+        raise ValueError(
+            f"--bases takes a checkpoint for each of the {len(request.seeds)} --seeds, got {len(request.bases)}"
+        )
     if request.jobs < 1:
         raise ValueError(f"--jobs must be at least 1, got {request.jobs}")
     if config.iterations != ITERATIONS:
@@ -90,9 +95,18 @@ def is_done(folder: Path, variant: str, stage: str) -> bool:
     return path.exists() and bool(read_receipt(path)["done"])
 
 
+def seed_configs(request: Request, config: Config) -> list[Config]:
+    """The configuration of each seed, with its own base model where there are several."""
+    bases = request.bases or [config.model.path] * len(request.seeds)
+    return [
+        replace(config, seed=seed, model=replace(config.model, path=base))
+        for seed, base in zip(request.seeds, bases, strict=True)
+    ]
+
+
 def run_seeds(request: Request, config: Config, run_seed: Callable[[Config], None]) -> None:
     """`run_seed` for each seed's configuration; with `jobs`, that many at a time in processes of their own."""
-    configs = [replace(config, seed=seed) for seed in request.seeds]
+    configs = seed_configs(request, config)
     if request.jobs == 1 or len(configs) == 1:
         for one in configs:
             run_seed(one)

@@ -1,5 +1,6 @@
 """The experiments on one page: claims with their verdicts, figures, tables; and the figures as files of their own."""
 
+import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -7,7 +8,7 @@ from string import Template
 from textwrap import fill
 
 from reference.engines.artifacts import write_whole
-from reference.experiments.results import ClaimLine, Line
+from reference.experiments.results import ClaimLine, Line, folder_of
 from reference.experiments.tables import NOT_PRINTED, grid, paper_numbers
 from reference.experiments.variants import ALL_ZERO, AVERAGE, PASS, Experiment
 from reference.paper.curricula import CURRICULA
@@ -41,6 +42,8 @@ def write_page(
     """`report.html` in the experiments' folder, and `results/EXPERIMENT.svg`; the page's path."""
     by_name = {name: [line for line in lines if line.experiment == name] for name in found}
     panels = {name: panel(name, found[name], by_name[name]) for name in found}
+    if "iterations" in panels:
+        panels["rewards"] = rewards(out / f"seed-{seeds[0]}", seeds[0])
     for name, one in panels.items():
         write_whole(out / "results" / f"{name}.svg", standalone(one.svg))
     style = files("reference.report").joinpath("page.css").read_text(encoding="utf-8")
@@ -99,6 +102,20 @@ def panel(name: str, experiment: Experiment, lines: Sequence[Line]) -> Panel:
     svg = figures.bars(rows, x_label="%", about=f"{experiment.title}: {what}", papers=papers)
     shows = f"{what[0].upper()}{what[1:]}, with 95% intervals."
     return Panel(experiment.title, svg, shows, f"results/{name}.csv", f"The paper's: {experiment.source}.")
+
+
+def rewards(seed_folder: Path, seed: int) -> Panel:
+    """Figure 9: the reward of each rollout batch of four iterations, of one seed."""
+    parts = []
+    for t in range(1, 5):
+        folder = folder_of(seed_folder, "four-iterations", f"iter{t}/3_grpo")
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        parts.append(figures.Part(f"iteration {t}", [row["reward"] for row in rows]))
+    about = f"mean reward of each rollout batch in four iterations, seed {seed}"
+    svg = figures.steps(parts, y_label="mean reward", about=about, smoothed=5)
+    shows = f"{about[0].upper()}{about[1:]}; light the batches, dark their centred mean over 5."
+    source = "seed-*/variants/four-iterations/iter*/3_grpo/metrics.jsonl"
+    return Panel("Reward over four iterations", svg, shows, source, "The paper's: Figure 9.")
 
 
 def _after_sft(line: Line) -> bool:

@@ -82,6 +82,11 @@ def test_the_command_prints_what_a_folder_has(tmp_path, capsys):
 @pytest.fixture
 def page(tmp_path):
     lines = [line for name in FOUND for line in lines_of(name)]
+    for stage in ("iter1", "iter2", "variants/four-iterations/iter3", "variants/four-iterations/iter4"):
+        folder = tmp_path / "out" / "seed-1" / stage / "3_grpo"
+        folder.mkdir(parents=True)
+        (folder / "receipt.json").write_text("{}")
+        (folder / "metrics.jsonl").write_text('{"reward": 0.25}\n{"reward": 0.5}\n')
     path = write_page(tmp_path / "out", FOUND, lines, VERDICTS, (1, 2))
     return path, path.read_text(encoding="utf-8")
 
@@ -89,7 +94,9 @@ def page(tmp_path):
 def test_the_page_shows_claims_figures_and_tables_and_loads_nothing(page):
     path, text = page
     assert (
-        path.name == "report.html" and text.count("<figure>") == len(FOUND) and text.count("<table") == len(FOUND) + 1
+        path.name == "report.html"
+        and text.count("<figure>") == len(FOUND) + 1
+        and text.count("<table") == len(FOUND) + 1
     )
     assert "of 2 claims 1 seen, 1 not seen, 0 undecided" in text and 'href="seed-2/report.html"' in text
     assert "<b>Other" not in text and "&lt;b&gt;Other" in text
@@ -98,7 +105,7 @@ def test_the_page_shows_claims_figures_and_tables_and_loads_nothing(page):
 
 
 def test_each_figure_is_a_file_that_stands_alone(page):
-    for name in FOUND:
+    for name in [*FOUND, "rewards"]:
         text = (page[0].parent / "results" / f"{name}.svg").read_text(encoding="utf-8")
         assert ElementTree.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
         used, given = set(re.findall(r"var\((--\w+)\)", text)), set(re.findall(r"(--\w+):#", text))

@@ -6,7 +6,7 @@ import pytest
 
 from reference.config import PRESETS, TINY, flatten
 from reference.experiments.claims import claims
-from reference.experiments.driver import Request, check_request, stages_of, variants_of
+from reference.experiments.driver import Request, check_request, seed_configs, stages_of, variants_of
 from reference.experiments.variants import BRIDGE_VARIANTS, COMPONENTS, FULL, VARIANTS, experiments
 from reference.paper.reported import QWEN, TABLE_2, TABLE_3, TABLE_10
 from reference.stages.plan import DataSizes, expected_work
@@ -82,12 +82,24 @@ def test_the_motivating_experiment_is_expected_to_cost_what_it_does():
     assert work["eval/mixed-200000"].rollouts == 1209 * 65
 
 
+def test_each_seed_may_have_a_base_of_its_own():
+    with_bases = seed_configs(Request(("components",), (4, 5), 1, ("one", "two")), TINY)
+    assert [(config.seed, config.model.path) for config in with_bases] == [(4, "one"), (5, "two")]
+    without = seed_configs(Request(("components",), (4, 5)), TINY)
+    assert [(config.seed, config.model.path) for config in without] == [(4, "offline"), (5, "offline")]
+
+
 @pytest.mark.parametrize(
     ("request_", "config", "says"),
     [
         (Request(("none",), (1,), 1), TINY, "there is no experiment 'none'; there are motivation, components"),
         (Request(("components",), (1, 1), 1), TINY, "--seeds takes different seeds"),
         (Request(("components",), (), 1), TINY, "--seeds takes different seeds, at least one"),
+        (
+            Request(("components",), (1, 2), 1, ("one",)),
+            TINY,
+            "--bases takes a checkpoint for each of the 2 --seeds, got 1",
+        ),
         (Request(("components",), (1,), 0), TINY, "--jobs must be at least 1, got 0"),
         (Request(("components",), (1,), 1), replace(TINY, iterations=3), "an experiment has 2 iterations"),
         (Request(("components",), (1,), 1), replace(TINY, data=replace(TINY.data, tests=())), "give --data.tests"),
