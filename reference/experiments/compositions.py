@@ -43,6 +43,11 @@ def motivation(run: RunFolder, config: Config, world: World) -> None:
     in_domain = {name: tests[: config.motivation.test_limit] for name, tests in list(world.benchmarks.items())[:1]}
     evaluate(run, config, "base", student.base, in_domain, student, world.judge)
     graded = estimate_difficulty(run, config, problems, student)
+    if empty := [str(group) for group in DifficultyGroup if all(record.group is not group for record in graded)]:
+        raise ValueError(
+            f"the motivating experiment needs problems of all three groups, and for this model none is {empty[0]}; "
+            "take more of them (--data.limit), or leave `motivation` out"
+        )
     pools = distill_pools(
         run, config, "2_pools", max(config.motivation.budgets), problems, graded, student, world.teacher
     )

@@ -36,6 +36,7 @@ def evaluate(
     if not run.wants(stage_name):
         return
     inputs = {"checkpoint": checkpoint, "benchmarks": run.benchmarks_path, "prompts": run.prompts_path}
+    inputs["evaluated"] = " ".join(problem.id for problems in benchmarks.values() for problem in problems)
     reads = ("seed", "sampler", "vllm", "model", "data.max_prompt_tokens", "evaluation")
     stage = run.stage(stage_name, reads, inputs)
     if stage.is_done:
