@@ -157,19 +157,25 @@ def run_experiments(preset: str, command: Command, run_paper: Composition) -> No
     if command.dry_run:
         print(dry_run_experiments(request, config, out))
         return
-    run_seeds(request, config, partial(run_seed, preset, request, out, run_paper, command.tracker))
-    lines, verdicts = write_results(request, config, out)
-    report = write_page(out, chosen(request, config), lines, verdicts, request.seeds)
-    print(f"\n{describe_results(lines, verdicts)}\n\nin {out / 'results'}\nreport: {report}")
+    process = Process.of_launch(config.processes) if request.jobs == 1 else None
+    run_seeds(request, config, partial(run_seed, preset, request, out, run_paper, command.tracker, process))
+    if process is None or process.is_main:
+        lines, verdicts = write_results(request, config, out)
+        report = write_page(out, chosen(request, config), lines, verdicts, request.seeds)
+        print(f"\n{describe_results(lines, verdicts)}\n\nin {out / 'results'}\nreport: {report}")
 
 
 def run_seed(
-    preset: str, request: Request, out: Path, run_paper: Composition, tracker: str | None, config: Config
+    preset: str,
+    request: Request,
+    out: Path,
+    run_paper: Composition,
+    tracker: str | None,
+    process: Process | None,
+    config: Config,
 ) -> None:
-    """The full run of one seed and its variants."""
-    process = Process.of_launch(config.processes)
-    if process.size > 1 and request.jobs > 1:
-        raise ValueError(f"--jobs {request.jobs} is for a launch of one process, this one has {process.size}")
+    """The full run of one seed and its variants, in the processes of the launch or in a new one."""
+    process = process or Process.of_launch(config.processes)
     folder = seed_folder(out, config.seed)
     run = RunFolder(folder, flatten(config), stage_names(config), free=FREE, process=process)
     execute(preset, run, config, composition_of(request, run_paper), tracker)

@@ -368,6 +368,11 @@ def _check_together(config: Config) -> None:
         raise ValueError(f"--grpo.num-rollouts must be at least 2 (Eq. 23 needs a deviation), got {grpo.num_rollouts}")
     if 0 < samples < 8:
         raise ValueError(f"--evaluation.pass-samples must be 0 (no pass@8) or at least 8, got {samples}")
+    budgets = config.motivation.budgets
+    if not budgets or len(set(budgets)) < len(budgets):
+        raise ValueError(f"--motivation.budgets takes different budgets, at least one, got {budgets}")
+    if config.motivation.num_samples < 8:
+        raise ValueError(f"--motivation.num-samples must be at least 8 (pass@8), got {config.motivation.num_samples}")
     if grpo.mini_batch_size > grpo.batch_size:
         raise ValueError(
             f"--grpo.mini-batch-size {grpo.mini_batch_size} is larger than --grpo.batch-size {grpo.batch_size}; "

@@ -66,6 +66,9 @@ class Sampler(Protocol):
     def sync(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Take over the trainer's weights, named as in the checkpoint."""
 
+    def close(self) -> None:
+        """Give back what it holds; it samples no more."""
+
 
 class Teacher(Protocol):
     """The stronger model T. Each verb is one prompt of `paper.prompts`; scores are one of 0, 0.25, 0.5, 0.75, 1.

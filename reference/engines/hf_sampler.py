@@ -106,6 +106,10 @@ class HFSampler:
         """Take over the trainer's weights, named as in the checkpoint."""
         copy_weights(self.model, weights)
 
+    def close(self) -> None:
+        """Let the model go."""
+        self.model = None
+
     @torch.inference_mode()
     def sample(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], sampling: Sampling

@@ -16,6 +16,8 @@ def markdown(folder: Path) -> str:
     found = {name: one for name, one in experiments(TINY).items() if (folder / f"{name}.csv").exists()}
     if not found:
         raise ValueError(f"{folder} has no results; {USAGE}")
+    if not (folder / "claims.csv").exists():
+        raise ValueError(f"{folder} has no claims.csv; run the experiment to its end")
     parts = [table(name, experiment, read_csv(folder / f"{name}.csv", Line)) for name, experiment in found.items()]
     return "\n\n".join([*parts, f"### Claims\n\n{claims_table(read_csv(folder / 'claims.csv', ClaimLine))}"])
 

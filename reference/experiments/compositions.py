@@ -116,7 +116,8 @@ def repeated(run: RunFolder, config: Config, world: World) -> None:
     again = Random(seed_of(config.seed, "repeated")).choices(acquired, k=count) if acquired else []
     policy = train_sft(run, config, f"{t}/1_sft/3_repeated", policy, again, student)
     evaluate(run, config, f"{t}/1_sft/3_repeated", policy, world.benchmarks, student, world.judge)
-    policy = _grpo(run, config, t, policy, world)
+    num_steps = run.original_counts(f"{t}/3_grpo")["steps"]
+    policy = _grpo(run, config, t, policy, world, num_steps)
     evaluate(run, config, f"{t}/3_grpo", policy, world.benchmarks, student, world.judge)
 
 

@@ -1,5 +1,6 @@
 """`--experiment`: the full run and the variants of each seed, in a folder for each, and the tables over all of them."""
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -44,6 +45,13 @@ def check_request(request: Request, config: Config) -> None:
         raise ValueError(f"--jobs must be at least 1, got {request.jobs}")
     if config.iterations != ITERATIONS:
         raise ValueError(f"an experiment has {ITERATIONS} iterations and its own variants, not {config.iterations}")
+    if config.bridge.without or not config.grpo.exclude_all_zero:
+        raise ValueError(
+            "an experiment's variants leave out operations and keep all-zero problems themselves; leave out "
+            "--bridge.without and --grpo.no-exclude-all-zero"
+        )
+    if request.jobs > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(f"--jobs {request.jobs} is for a launch of one process; give --jobs 1 to several")
     if not config.data.tests:
         raise ValueError("an experiment compares evaluations: give --data.tests")
     if config.evaluation.pass_samples == 0:
@@ -73,13 +81,16 @@ def composition_of(request: Request, method: Composition) -> Composition:
     """The full method, and then each variant as a branch of its run."""
 
     def run_variants(run: RunFolder, config: Config, world: World) -> None:
-        method(run, config, world)
-        for name in variants_of(request, config):
-            if name != FULL:
-                variant = VARIANTS[name]
-                changed = variant.change(config)
-                branch = run.variant(name, flatten(changed), variant.plan(changed), variant.wanted(changed))
-                (variant.composition or method)(branch, changed, world)
+        try:
+            method(run, config, world)
+            for name in variants_of(request, config):
+                if name != FULL:
+                    variant = VARIANTS[name]
+                    changed = variant.change(config)
+                    branch = run.variant(name, flatten(changed), variant.plan(changed), variant.wanted(changed))
+                    (variant.composition or method)(branch, changed, world)
+        finally:
+            world.student.sampler.close()  # the next seed's engine needs its memory
 
     return run_variants
 

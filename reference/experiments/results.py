@@ -43,6 +43,8 @@ class ClaimLine:
     difference: float
     low: float
     high: float
+    num_problems: int
+    seeds: str
     verdict: str
 
 
@@ -132,9 +134,13 @@ def _line(
         low=_percent(found.low),
         high=_percent(found.high),
         num_problems=found.num_problems,
-        seeds=" ".join(folder.name.removeprefix("seed-") for folder in seed_folders),
+        seeds=_seeds(seed_folders),
         by_seed=" ".join(f"{_percent(value):.2f}" for value in by_seed),
     )
+
+
+def _seeds(seed_folders: Sequence[Path]) -> str:
+    return " ".join(folder.name.removeprefix("seed-") for folder in seed_folders)
 
 
 def _percent(share: float) -> float:
@@ -153,6 +159,8 @@ def judged(claim: Claim, experiment: Experiment, seed_folders: Sequence[Path]) -
         difference=_percent(difference.mean),
         low=_percent(difference.low),
         high=_percent(difference.high),
+        num_problems=difference.num_problems,
+        seeds=_seeds(seed_folders),
         verdict=verdict(difference),
     )
 

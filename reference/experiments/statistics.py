@@ -13,6 +13,7 @@ import numpy as np
 DRAWS = 10_000
 LEVEL = (2.5, 97.5)  # percentiles
 MARGIN = 0.01  # one percentage point
+DIGITS = 9  # so that a tie is a tie, whatever the order of the sums
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,11 @@ def estimate(outcomes: Sequence[np.ndarray]) -> Estimate:
         drawn_D += np.einsum("ds,sn,dn->d", seed_weights_DS, outcome_SN, weights_DN, optimize=True) / len(outcomes)
     low, high = np.percentile(drawn_D, LEVEL).tolist()
     mean = float(np.mean([outcome.mean() for outcome in outcomes]))
-    return Estimate(mean, low, high, sum(outcome.shape[1] for outcome in outcomes), num_seeds)
+    return Estimate(
+        *(round(number, DIGITS) for number in (mean, low, high)),
+        sum(outcome.shape[1] for outcome in outcomes),
+        num_seeds,
+    )
 
 
 def _weights(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -52,11 +57,14 @@ def _weights(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def verdict(difference: Estimate) -> str:
-    """Whether an advantage that the paper claims is there: a rule that was fixed before any result was seen.
+    """Whether a claimed advantage is there: a rule that was fixed before any result was seen.
 
     `seen`: the interval is above 0. `not seen`: its upper end is below one percentage point, so that an advantage worth
-    the name is excluded. `undecided`: anything else.
+    the name is excluded. `undecided`: anything else, and whatever one seed alone has shown, whose
+    interval knows nothing of other seeds.
     """
+    if difference.num_seeds < 2:
+        return "undecided"
     if difference.low > 0:
         return "seen"
     return "not seen" if difference.high < MARGIN else "undecided"

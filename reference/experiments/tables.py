@@ -90,4 +90,6 @@ def claims_table(verdicts: Sequence[ClaimLine]) -> str:
     for line in verdicts:
         difference = f"{line.difference:+.1f} ({line.low:+.1f} to {line.high:+.1f})"
         rows.append(f"| {line.claim} | {line.source} | {line.metric} | {difference} | **{line.verdict}** |")
+    sizes = sorted({line.num_problems for line in verdicts})
+    rows += ["", f"Paired over {' or '.join(map(str, sizes))} problems; seeds {verdicts[0].seeds}."]
     return "\n".join(rows)

@@ -233,8 +233,8 @@ def experiments(config: Config) -> dict[str, Experiment]:
             (AVERAGE, PASS, ALL_ZERO),
         ),
         "controls": Experiment(
-            "Controls that the paper does not have",
-            "none",
+            "Controls",
+            "not in the paper",
             (
                 Row("Base", FULL, "base"),
                 Row("GRPO alone, steps of both iterations", "grpo-alone", "iter1/3_grpo"),

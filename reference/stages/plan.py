@@ -77,7 +77,7 @@ def expected_work(config: Config, sizes: DataSizes, names: Sequence[str] | None 
     read = judged * (JUDGE_PROMPT_TOKENS + question + 2 * trace) + (judged - hard) * (JUDGE_PROMPT_TOKENS + half + step)
     read += judged * (REWRITE_PROMPT_TOKENS + half + step)
     written = (2 * judged - hard) * SCORE_TOKENS + judged * 1.5 * step
-    taught = medium + hard
+    taught, trained = medium + hard, n - hard if config.grpo.exclude_all_zero else n
     tests, first = sum(sizes.tests.values()), next(iter(sizes.tests.values()), 0)
     table = {
         "1_difficulty": Expected("", f"{n} problems", rollouts=n * config.difficulty.num_samples),
@@ -89,7 +89,7 @@ def expected_work(config: Config, sizes: DataSizes, names: Sequence[str] | None 
         "2_bridge": Expected("", f"{hard} traces and their local samples"),
         "3_recycled": Expected("", f"{3 * hard} samples"),
         "2_filter": Expected("", f"{n} problems", rollouts=n * config.grpo.num_rollouts),
-        "3_grpo": Expected("", f"{n - hard} problems", (n - hard) * config.grpo.num_rollouts * config.grpo.epochs),
+        "3_grpo": Expected("", f"{trained} problems", trained * config.grpo.num_rollouts * config.grpo.epochs),
         "4_recycle": Expected(
             "",
             f"{hard} failures",

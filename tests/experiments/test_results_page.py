@@ -1,13 +1,12 @@
 """docs/results.md quotes the CSV files beside it; docs/experiments.md is true."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from reference.config import PRESETS, TINY
+from reference.cli import main
+from reference.config import TINY
 from reference.experiments.__main__ import markdown
 from reference.experiments.claims import claims
 from reference.experiments.results import ClaimLine, Line
@@ -50,14 +49,11 @@ def test_every_experiment_and_variant_is_described():
 
 
 @pytest.mark.parametrize("name", experiments(TINY))
-def test_the_costs_are_those_of_the_dry_run(name):
+def test_the_costs_are_those_of_the_dry_run(name, capsys):
     cells = []
     for preset in ("qwen2.5-0.5b", "llama3.2-1b"):
-        assert preset in PRESETS
-        command = [sys.executable, "run_paper.py", preset, "--experiment", name, "--seeds", "1", "--dry-run"]
-        printed = subprocess.run(
-            [*command, "--out", "none"], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout
+        assert main([preset, "--experiment", name, "--seeds", "1", "--dry-run", "--out", "none"], None) == 0
+        printed = capsys.readouterr().out
         total = next(line for line in printed.splitlines() if line.startswith("all together")).split()
         cells += [total[2], total[3], re.search(r"about ([\d.]+) USD", printed)[1]]
     assert f"| `{name}` | {' | '.join(cells)} |" in HOW_TO

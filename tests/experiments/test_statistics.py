@@ -72,3 +72,12 @@ def test_what_cannot_be_estimated_is_refused(outcomes):
 )
 def test_the_rule(low, high, says):
     assert verdict(Estimate((low + high) / 2, low, high, 100, 3)) == says
+    assert verdict(Estimate((low + high) / 2, low, high, 100, 1)) == "undecided"
+
+
+def test_a_tie_is_a_tie():
+    """Thirds and sevenths that cancel each other exactly, in another order."""
+    outcomes = np.array([[1 / 3, -1 / 3, 1 / 7, -1 / 7, 0.1, -0.1]] * 3)
+    assert estimate([outcomes]).mean == 0.0
+    only_gains = np.array([[0.1, 0.2, 0.0, 0.0, 0.0, 0.0]] * 3) - np.array([[0.1, 0.2, 0.0, 0.0, 0.0, -0.3 + 0.3]] * 3)
+    assert verdict(estimate([only_gains])) == "not seen" and estimate([only_gains]).low == 0.0

@@ -32,8 +32,8 @@ def lines_of(name):
 
 
 VERDICTS = [
-    ClaimLine("components", "Table 10", "One is above <b>Other</b>", AVERAGE, 2.5, 0.5, 4.5, "seen"),
-    ClaimLine("all-zero", "Table 3", "Two is above three", PASS, -2.5, -4.5, 0.5, "not seen"),
+    ClaimLine("components", "Table 10", "One is above <b>Other</b>", AVERAGE, 2.5, 0.5, 4.5, 50, "1 2", "seen"),
+    ClaimLine("all-zero", "Table 3", "Two is above three", PASS, -2.5, -4.5, 0.5, 50, "1 2", "not seen"),
 ]
 
 
