@@ -121,9 +121,16 @@ def main(arguments: Sequence[str], run_paper: Composition) -> int:
         if command.experiment:
             run_experiments(preset, command, run_paper)
             return 0
+        if (command.seeds, command.jobs, command.bases) != (Command.seeds, Command.jobs, Command.bases):
+            raise ValueError(
+                "--seeds, --jobs and --bases are for --experiment; a single run has --seed and --model.path"
+            )
+        out = Path(command.out or f"runs/{preset}")
+        if any(out.glob("seed-*/config.json")):
+            raise ValueError(f"{out} is a folder of experiments; give the run another --out, or a seed's folder in it")
         process = Process() if command.dry_run else Process.of_launch(config.processes)
         run = RunFolder(
-            Path(command.out or f"runs/{preset}"),
+            out,
             flatten(config),
             stage_names(config),
             wanted=command.stages,
@@ -150,8 +157,12 @@ def main(arguments: Sequence[str], run_paper: Composition) -> int:
 def run_experiments(preset: str, command: Command, run_paper: Composition) -> None:
     """All seeds, then the tables. Raises ValueError for what cannot be run."""
     if command.stages or command.redo:
-        raise ValueError("--experiment runs whole; for single stages give the seed's own folder as --out, without it")
+        raise ValueError(
+            "--experiment runs whole; for single stages give a seed's own folder as --out and its --seed, without it"
+        )
     config, out = command.config, Path(command.out or f"runs/{preset}-experiments")
+    if (out / "config.json").exists():
+        raise ValueError(f"{out} is the folder of a single run; give the experiments another --out")
     request = Request(tuple(command.experiment), command.seeds, command.jobs, command.bases)
     check_request(request, config)
     if command.dry_run:

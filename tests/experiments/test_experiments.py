@@ -99,12 +99,23 @@ def test_a_second_time_nothing_is_done_again(whole):
         (("--experiment", "components", "--stages", "iter1"), "--experiment runs whole"),
         (("--experiment", "components", "--redo", "iter1"), "--experiment runs whole"),
         (("--experiment", "components", "--iterations", "1"), "an experiment has 2 iterations"),
+        (("--experiment", "components", "--bridge.without", "expand"), "leave out --bridge.without"),
+        (("--seeds", "1", "2"), "are for --experiment"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_writes_nothing(tmp_path, more, says):
     process = run(tmp_path / "out", *more)
     assert process.returncode == 2 and says in process.stderr + process.stdout and "Traceback" not in process.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_and_experiments_do_not_share_a_folder(tmp_path):
+    (tmp_path / "out" / "seed-1").mkdir(parents=True)
+    (tmp_path / "out" / "seed-1" / "config.json").write_text("{}")
+    process = run(tmp_path / "out", "--dry-run")
+    assert process.returncode == 2 and "is a folder of experiments" in process.stderr
+    process = run(tmp_path / "out" / "seed-1", "--experiment", "components", "--dry-run")
+    assert process.returncode == 2 and "is the folder of a single run" in process.stderr
 
 
 def test_the_dry_run_shows_what_each_variant_adds(tmp_path):
