@@ -82,6 +82,18 @@ def test_the_numbers_are_those_of_the_evaluations(whole):
 
 
 @pytest.mark.slow
+def test_the_controls_take_as_many_steps_as_the_method(whole):
+    for folder in (whole[0] / "seed-1", whole[0] / "seed-2"):
+
+        def steps(stage, folder=folder):
+            return json.loads((folder / stage / "receipt.json").read_text())["counts"]["steps"]
+
+        assert steps("variants/repeated/iter2/3_grpo") == steps("iter2/3_grpo")
+        assert steps("variants/repeated/iter2/1_sft/3_repeated") == steps("iter2/1_sft/3_recycled")
+        assert steps("variants/grpo-alone/iter1/3_grpo") == steps("iter1/3_grpo") + steps("iter2/3_grpo")
+
+
+@pytest.mark.slow
 def test_a_second_time_nothing_is_done_again(whole):
     before = {path: path.read_bytes() for path in whole[0].rglob("*") if path.is_file()}
     process = run(whole[0], *whole[2])

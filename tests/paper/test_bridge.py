@@ -403,6 +403,27 @@ def test_a_trace_that_states_another_answer_is_refused(steps):
 # Algorithm 1, the whole
 
 
+@pytest.mark.parametrize(
+    ("without", "actions"),
+    [
+        ((Action.LOCALIZE,), ["keep", "keep", "keep", "keep", "compress"]),
+        ((Action.COMPRESS, Action.DROP), ["localize", "localize", "keep", "localize", "keep"]),
+        (tuple(Action), ["keep"] * 5),
+    ],
+)
+def test_a_step_is_kept_in_place_of_an_operation_that_is_left_out(without, actions):
+    """Table 2, ambiguity A55: as the teacher wrote it, and without a local sample."""
+    local = {unit.text: f"Slowly. {unit.text}" for unit in TABLE_12 if unit.action is Action.LOCALIZE}
+    scores = [(unit.scores.importance, unit.scores.jumpiness, unit.scores.difficulty) for unit in TABLE_12]
+    teacher, scorer = scripted(CARLA_TRACE, scores, {**local, TABLE_12[4].text: CARLA_COMPRESSED})
+    bridged = bridge_trace(CARLA, CARLA_TRACE, teacher, scorer, CARLA_THRESHOLDS, without)
+    assert [step.action for step in bridged.steps] == actions
+    assert [step.is_local for step in bridged.steps] == [action == "localize" for action in actions]
+    kept = [step for step in bridged.steps if step.action is Action.KEEP]
+    assert kept and all(step.rewritten == step.original for step in kept)
+    assert (bridged.text == CARLA_TRACE) == (len(without) == len(Action))
+
+
 def test_the_carla_example():
     """Table 12 and Figures 11 and 12: three units localized, one kept, the check compressed to the answer."""
     local = {unit.text: f"Slowly. {unit.text}" for unit in TABLE_12 if unit.action is Action.LOCALIZE}
