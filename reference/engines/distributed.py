@@ -53,14 +53,20 @@ class Process:
         patience = InitProcessGroupKwargs(timeout=PATIENCE)
         launched = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[patience])
         check_launch(os.environ, launched.num_processes, wanted)
-        if launched.num_processes > 1:
-            atexit.register(dist.destroy_process_group)  # its threads would abort a process that ends without it
-        if launched.device.type == "cpu":
-            if "OMP_NUM_THREADS" not in os.environ:
-                torch.set_num_threads(1)  # on small models a second thread costs more than it brings
-            return cls(torch.device("cpu"), launched.process_index, launched.num_processes)
-        torch.set_float32_matmul_precision("high")  # TensorFloat-32, where autocast leaves float32: the vocabulary head
-        return cls(launched.device, launched.process_index, launched.num_processes)
+        if launched.device.type != "cpu":
+            torch.set_float32_matmul_precision("high")  # TensorFloat-32, where autocast leaves float32: the head
+        elif "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(1)  # on small models a second thread costs more than it brings
+        device = launched.device if launched.device.type != "cpu" else torch.device("cpu")
+        process = cls(device, launched.process_index, launched.num_processes)
+        if process.size > 1:
+            atexit.register(process.leave)
+        return process
+
+    def leave(self) -> None:
+        """Give up the process groups. Their threads, if they outlived Python's last moments, could abort the process."""
+        self._objects = None
+        dist.destroy_process_group()
 
     def start_tracker(self, name: str, folder: Path, settings: Mapping[str, object]) -> None:
         """Hand what is tracked from now on to one of Accelerate's trackers: `tensorboard`, in `folder`, or `wandb`."""

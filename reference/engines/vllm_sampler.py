@@ -12,12 +12,14 @@ import gc
 import importlib.util
 import logging
 import os
+import secrets
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
@@ -193,6 +195,8 @@ class VLLMSampler:
 
             if current_platform.is_cpu():
                 _check_head_width(config)
+                if self.settings.tensor_parallel > 1:
+                    _name_shared_memory()
             max_length = self.settings.max_length or config.max_position_embeddings
             try:
                 return LLM(
@@ -289,6 +293,18 @@ def _check_head_width(config: PretrainedConfig) -> None:
             f"vLLM's CPU build has no attention for heads {width} wide, only for {', '.join(map(str, known))}; "
             "take another model or --sampler hf"
         )
+
+
+def _name_shared_memory() -> None:
+    """On a CPU the processes of one engine share memory under a name with a count in it, which vLLM begins at 0.
+
+    The memory of a killed run, or of one beside this, would be in the way; so the processes agree on another beginning.
+    """
+    from vllm.distributed import parallel_state
+
+    first = [secrets.randbelow(1 << 62)]
+    dist.broadcast_object_list(first)
+    parallel_state._group_name_counter["tp"] = first[0]
 
 
 def _read_config(checkpoint: Path) -> PretrainedConfig:

@@ -16,6 +16,7 @@ from reference.interfaces import Share
 
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("vllm_worker.py")
+SHARED_MEMORY = Path("/dev/shm")
 needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 
 
@@ -31,8 +32,14 @@ def launched(random_checkpoint, tmp_path_factory):
             models = [str(random_checkpoint(seed=seed, tied=tied, head_width=32)) for seed in (0, 1)]
             command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
             command += [str(processes), str(WORKER), *models, str(out), "--tensor-parallel", str(tensor_parallel)]
+            # What a killed run leaves behind: the name that vLLM would take by itself.
+            left = [SHARED_MEMORY / f"-tp:0-[0-1]-cpushm_{rank}" for rank in range(2)] if tensor_parallel > 1 else []
+            for file in left:
+                file.touch()
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
             done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+            for file in left:
+                file.unlink()
             assert done.returncode == 0, done.stderr[-4000:]
             results[asked] = [json.loads((out / f"{rank}.json").read_text()) for rank in range(processes)]
         return results[asked]
