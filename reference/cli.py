@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import transformers
 import tyro
 
-from reference.config import FREE, PRESETS, Config, TeacherConfig, check, flatten
+from reference.config import FREE, PRESETS, Config, TeacherConfig, check, flatten, method_settings
 from reference.connect import OFFLINE, base_checkpoint, connect, data_sizes, load_prompts
 from reference.engines.artifacts import read_records, write_whole
 from reference.engines.distributed import Process, check_tracker
@@ -24,16 +24,17 @@ from reference.engines.run_folder import NothingMoreToDo, RunFolder
 from reference.experiments.driver import (
     Request,
     check_request,
-    chosen,
     composition_of,
-    is_done,
+    finished,
+    is_there,
+    own_work,
     run_seeds,
+    seed_configs,
     seed_folder,
-    stages_of,
     write_results,
 )
 from reference.experiments.page import write_page
-from reference.experiments.results import describe_results
+from reference.experiments.results import SEED, describe_results
 from reference.experiments.variants import Composition
 from reference.records import Evaluation
 from reference.report.page import write_report
@@ -126,12 +127,12 @@ def main(arguments: Sequence[str], run_paper: Composition) -> int:
                 "--seeds, --jobs and --bases are for --experiment; a single run has --seed and --model.path"
             )
         out = Path(command.out or f"runs/{preset}")
-        if any(out.glob("seed-*/config.json")):
+        if any(out.glob(f"{SEED}*/config.json")):
             raise ValueError(f"{out} is a folder of experiments; give the run another --out, or a seed's folder in it")
         process = Process() if command.dry_run else Process.of_launch(config.processes)
         run = RunFolder(
             out,
-            flatten(config),
+            method_settings(config),
             stage_names(config),
             wanted=command.stages,
             redo=command.redo,
@@ -142,6 +143,9 @@ def main(arguments: Sequence[str], run_paper: Composition) -> int:
             print(dry_run(run, config))
         else:
             execute(preset, run, config, run_paper, command.tracker)
+            results = run.path / "eval" / "results.jsonl"
+            if process.is_main and results.exists():
+                print(f"\n{final_table(read_records(results, Evaluation))}")
         return 0
     except ValueError as error:
         print(f"{_speaker()}: {error}", file=sys.stderr)
@@ -171,8 +175,10 @@ def run_experiments(preset: str, command: Command, run_paper: Composition) -> No
     process = Process.of_launch(config.processes) if request.jobs == 1 else None
     run_seeds(request, config, partial(run_seed, preset, request, out, run_paper, command.tracker, process))
     if process is None or process.is_main:
-        lines, verdicts = write_results(request, config, out)
-        report = write_page(out, chosen(request, config), lines, verdicts, request.seeds)
+        folders = [seed_folder(out, seed) for seed in request.seeds]
+        found = finished(config, folders)  # those of earlier commands too
+        lines, verdicts = write_results(config, found, folders, out)
+        report = write_page(out, found, lines, verdicts, request.seeds)
         print(f"\n{describe_results(lines, verdicts)}\n\nin {out / 'results'}\nreport: {report}")
 
 
@@ -187,23 +193,35 @@ def run_seed(
 ) -> None:
     """The full run of one seed and its variants, in the processes of the launch or in a new one."""
     process = process or Process.of_launch(config.processes)
-    folder = seed_folder(out, config.seed)
-    run = RunFolder(folder, flatten(config), stage_names(config), free=FREE, process=process)
+    run = run_of_seed(out, config, process)
     execute(preset, run, config, composition_of(request, run_paper), tracker)
+
+
+def run_of_seed(out: Path, config: Config, process: Process) -> RunFolder:
+    """The full run of a seed, whose lines name it. Raises ValueError for settings that the folder is not of."""
+
+    def say(line: str) -> None:
+        print(f"seed {config.seed}: {line}", flush=True)
+
+    folder, settings = seed_folder(out, config.seed), method_settings(config)
+    return RunFolder(folder, settings, stage_names(config), free=FREE, say=say, process=process)
 
 
 def dry_run_experiments(request: Request, config: Config, out: Path) -> str:
     """What is left of each seed, stage by stage, and what all of it is expected to take."""
+    load_prompts(config.data.prompts)
+    configs = seed_configs(request, config)
+    for one in configs:
+        run_of_seed(out, one, Process())
     parts, left = [], []
-    for label, changed, sizes, names in stages_of(request, config, data_sizes(config)):
-        expected = {work.stage: work for work in expected_work(changed, sizes, names)}
-        todo = [name for name in names for seed in request.seeds if not is_done(seed_folder(out, seed), label, name)]
-        for name in dict.fromkeys(todo):
-            seeds = f" x {todo.count(name)}" if len(request.seeds) > 1 else ""
-            parts.append(replace(expected[name], stage=f"{label} {name}{seeds}"))
-        left += [expected[name] for name in todo]
-    table = describe(parts, totalled(left))
-    return "\n\n".join([table, *teacher_price(config, totalled(left)), device_needs(config)])
+    for variant, work in own_work(request.names, config, data_sizes(config)):
+        missing = sum(not is_there(seed_folder(out, seed), variant, work.stage) for seed in request.seeds)
+        if missing:
+            seeds = f" x {missing}" if len(request.seeds) > 1 else ""
+            parts.append(replace(work, stage=f"{variant} {work.stage}{seeds}"))
+            left += [work] * missing
+    needs = dict.fromkeys(device_needs(one) for one in configs)
+    return "\n\n".join([describe(parts, totalled(left)), *teacher_price(config, totalled(left)), *needs])
 
 
 def _speaker() -> str:
@@ -245,9 +263,6 @@ def execute(preset: str, run: RunFolder, config: Config, run_paper: Composition,
             run.say(teacher_line(process.total(asdict(world.chat_teacher.usage())), config.teacher))
         if process.is_main:
             run.say(f"report: {write_report(run.path)}")
-    results = run.path / "eval" / "results.jsonl"
-    if process.is_main and results.exists():
-        print(f"\n{final_table(read_records(results, Evaluation))}")
 
 
 def environment(process: Process) -> dict[str, str]:

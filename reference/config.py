@@ -314,6 +314,11 @@ def flatten(config: Config) -> dict[str, object]:
     return flat
 
 
+def method_settings(config: Config) -> dict[str, object]:
+    """What the method itself can read: all but the motivating experiment's own settings."""
+    return {name: value for name, value in flatten(config).items() if not name.startswith("motivation.")}
+
+
 # What a number must be, by the last part of its name; every whole number but the seed must be at least 1.
 ABOVE_0 = ("temperature", "timeout", "lr", "max_grad_norm", "clip_eps", "advantage_eps", "tau_length", "tau_steps")
 AT_LEAST_0 = (

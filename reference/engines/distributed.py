@@ -64,7 +64,7 @@ class Process:
         return process
 
     def leave(self) -> None:
-        """Give up the process groups. Their threads, if they outlived Python's last moments, could abort the process."""
+        """Give up the process groups: a thread of theirs that lives on while Python ends can abort the process."""
         self._objects = None
         dist.destroy_process_group()
 

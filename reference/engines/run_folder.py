@@ -318,10 +318,9 @@ class RunFolder:
 
     def original_counts(self, name: str) -> dict[str, object]:
         """What a stage of the run that this is a variant of has counted. Raises ValueError if it is not done."""
-        path = self.original.path / name / RECEIPT
         if not self.original.is_done(name):
             raise ValueError(f"{self.path} needs {name} of the run in {self.original.path}, which is not done yet")
-        return self.process.on_main(lambda: read_receipt(path)["counts"])
+        return self.process.on_main(lambda: read_receipt(self.original.path / name / RECEIPT)["counts"])
 
     def stage(self, name: str, reads: Sequence[str], inputs: Mapping[str, Path | str]) -> StageFolder:
         """Take up a stage. `reads`: the settings, or sections of settings, that it depends on.
@@ -354,12 +353,17 @@ class RunFolder:
 
     def is_done(self, name: str) -> bool:
         """Whether the stage's receipt says so."""
-        path = self.folder(name) / RECEIPT
-        return self.process.on_main(lambda: path.exists() and bool(read_receipt(path)["done"]))
+        return self.process.on_main(lambda: is_done(self.folder(name)))
 
     def is_left(self, name: str) -> bool:
         """Whether a stage is still to be run, before `take_up`: asked for, and not done or about to be forgotten."""
         return name in self.wanted and (name in self.forgotten or not self.is_done(name))
+
+
+def is_done(stage_folder: Path) -> bool:
+    """Whether a stage is finished: its receipt says so."""
+    path = stage_folder / RECEIPT
+    return path.exists() and bool(read_receipt(path)["done"])
 
 
 def read_receipt(path: Path) -> dict:

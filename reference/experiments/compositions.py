@@ -45,8 +45,9 @@ def motivation(run: RunFolder, config: Config, world: World) -> None:
     graded = estimate_difficulty(run, config, problems, student)
     if empty := [str(group) for group in DifficultyGroup if all(record.group is not group for record in graded)]:
         raise ValueError(
-            f"the motivating experiment needs problems of all three groups, and for this model none is {empty[0]}; "
-            "take more of them (--data.limit), or leave `motivation` out"
+            f"the motivating experiment needs problems of all three groups, and for the model of seed {config.seed} "
+            f"none is {empty[0]}; take more of them (--data.limit), or leave `motivation` out: the other experiments "
+            "that were asked for are done for this seed"
         )
     pools = distill_pools(
         run, config, "2_pools", max(config.motivation.budgets), problems, graded, student, world.teacher

@@ -1,20 +1,21 @@
 """`--experiment`: the full run and the variants of each seed, in a folder for each, and the tables over all of them."""
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
-from reference.config import Config, flatten
+from reference.config import Config
 from reference.connect import World
 from reference.engines.artifacts import write_whole
-from reference.engines.run_folder import RECEIPT, RunFolder, read_receipt
+from reference.engines.run_folder import RunFolder, is_done
 from reference.experiments.claims import claims
-from reference.experiments.results import ClaimLine, Line, judged, lines_of, to_csv
+from reference.experiments.results import SEED, ClaimLine, Line, judged, lines_of, to_csv
 from reference.experiments.variants import FULL, VARIANTS, Composition, Experiment, experiments
-from reference.stages.plan import DataSizes, stage_names
+from reference.stages.plan import DataSizes, Expected, expected_work
 
 ITERATIONS = 2  # Section 4.2; what is compared is named after them
 
@@ -58,22 +59,25 @@ def check_request(request: Request, config: Config) -> None:
         raise ValueError("an experiment compares pass@8 too: give --evaluation.pass-samples 8 or more")
 
 
-def chosen(request: Request, config: Config) -> dict[str, Experiment]:
-    """The experiments asked for, in the order of the paper."""
-    return {name: found for name, found in experiments(config).items() if name in request.names}
+def variants_of(names: Iterable[str], config: Config) -> list[str]:
+    """Every variant that these experiments need, in the order they are run.
+
+    The full method first, which the others share stages with; the motivating one last, which some models cannot have.
+    """
+    known = experiments(config)
+    found = dict.fromkeys(variant for name in names for variant in known[name].variants)
+    return sorted(found, key=lambda name: (name != FULL, name == "motivation"))
 
 
-def variants_of(request: Request, config: Config) -> list[str]:
-    """Every variant that one of the experiments needs, the full method first."""
-    return list(dict.fromkeys(name for found in chosen(request, config).values() for name in found.variants))
-
-
-def stages_of(request: Request, config: Config, sizes: DataSizes) -> list[tuple[str, Config, DataSizes, list[str]]]:
-    """(variant, its configuration, the data it takes, the stages that are its own), the full run first."""
-    found = [(FULL, config, sizes, stage_names(config))]
-    for name in variants_of(request, config)[1:]:
-        changed = VARIANTS[name].change(config)
-        found.append((name, changed, VARIANTS[name].sizes(config, sizes), VARIANTS[name].own_stages(changed)))
+def own_work(names: Iterable[str], config: Config, sizes: DataSizes) -> list[tuple[str, Expected]]:
+    """(variant, expected work) of every stage that a variant of these experiments has as its own."""
+    found = []
+    for name in variants_of(names, config):
+        variant = VARIANTS[name]
+        changed = variant.change(config)
+        for work in expected_work(changed, variant.sizes(config, sizes), variant.own_stages(changed)):
+            rounds = variant.rounds if work.stage.endswith("3_grpo") else 1
+            found.append((name, replace(work, rollouts=rounds * work.rollouts)))
     return found
 
 
@@ -83,12 +87,11 @@ def composition_of(request: Request, method: Composition) -> Composition:
     def run_variants(run: RunFolder, config: Config, world: World) -> None:
         try:
             method(run, config, world)
-            for name in variants_of(request, config):
-                if name != FULL:
-                    variant = VARIANTS[name]
-                    changed = variant.change(config)
-                    branch = run.variant(name, flatten(changed), variant.plan(changed), variant.wanted(changed))
-                    (variant.composition or method)(branch, changed, world)
+            for name in variants_of(request.names, config)[1:]:
+                variant = VARIANTS[name]
+                changed = variant.change(config)
+                branch = run.variant(name, variant.settings(changed), variant.plan(changed), variant.wanted(changed))
+                (variant.composition or method)(branch, changed, world)
         finally:
             world.student.sampler.close()  # the next seed's engine needs its memory
 
@@ -96,14 +99,27 @@ def composition_of(request: Request, method: Composition) -> Composition:
 
 
 def seed_folder(out: Path, seed: int) -> Path:
-    return out / f"seed-{seed}"
+    """Where a seed's run and its variants lie."""
+    return out / f"{SEED}{seed}"
 
 
-def is_done(folder: Path, variant: str, stage: str) -> bool:
-    """Whether a seed's folder has a variant's stage."""
-    own = folder if variant == FULL else folder / "variants" / variant
-    path = own / stage / RECEIPT
-    return path.exists() and bool(read_receipt(path)["done"])
+def is_there(folder: Path, variant: str, stage: str) -> bool:
+    """Whether a seed's folder has a variant's own stage."""
+    return is_done((folder if variant == FULL else folder / "variants" / variant) / stage)
+
+
+def _own_stages(variant: str, config: Config) -> list[str]:
+    return VARIANTS[variant].own_stages(VARIANTS[variant].change(config))
+
+
+def finished(config: Config, folders: Sequence[Path]) -> dict[str, Experiment]:
+    """The experiments that are done for all of these seeds, in the order of the paper."""
+    found = {}
+    for name, experiment in experiments(config).items():
+        needed = [(label, stage) for label in experiment.variants for stage in _own_stages(label, config)]
+        if all(is_there(folder, *stage) for folder in folders for stage in needed):
+            found[name] = experiment
+    return found
 
 
 def seed_configs(request: Request, config: Config) -> list[Config]:
@@ -116,25 +132,34 @@ def seed_configs(request: Request, config: Config) -> list[Config]:
 
 
 def run_seeds(request: Request, config: Config, run_seed: Callable[[Config], None]) -> None:
-    """`run_seed` for each seed's configuration; with `jobs`, that many at a time in processes of their own."""
+    """`run_seed` for each seed's configuration; with `jobs`, that many at a time in processes of their own.
+
+    Where one fails, those that are at work go on to their end, and none is begun any more.
+    """
     configs = seed_configs(request, config)
     if request.jobs == 1 or len(configs) == 1:
         for one in configs:
             run_seed(one)
         return
     with ProcessPoolExecutor(min(request.jobs, len(configs)), mp_context=get_context("spawn")) as pool:
-        running = [pool.submit(run_seed, one) for one in configs]
+        seeds = {pool.submit(run_seed, one): one.seed for one in configs}
+        failures = []
         try:
-            for finished in as_completed(running):
-                finished.result()
+            for ended in as_completed(seeds):
+                if not ended.cancelled() and (error := ended.exception()):
+                    failures.append(error)
+                    print(f"seed {seeds[ended]} has ended: {error}; what else is at work goes on", file=sys.stderr)
+                    pool.shutdown(wait=False, cancel_futures=True)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+    if failures:
+        raise failures[0]
 
 
-def write_results(request: Request, config: Config, out: Path) -> tuple[list[Line], list[ClaimLine]]:
+def write_results(
+    config: Config, found: Mapping[str, Experiment], folders: Sequence[Path], out: Path
+) -> tuple[list[Line], list[ClaimLine]]:
     """`results/EXPERIMENT.csv` for each, and the claims that they bear on in `results/claims.csv`."""
-    folders = [seed_folder(out, seed) for seed in request.seeds]
-    found = chosen(request, config)
     lines = []
     for name, experiment in found.items():
         of_this = lines_of(name, experiment, folders)

@@ -1,6 +1,7 @@
 """The experiments on one page: claims with their verdicts, figures, tables; and the figures as files of their own."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -8,9 +9,9 @@ from string import Template
 from textwrap import fill
 
 from reference.engines.artifacts import write_whole
-from reference.experiments.results import ClaimLine, Line, folder_of
+from reference.experiments.results import SEED, ClaimLine, Line, folder_of
 from reference.experiments.tables import NOT_PRINTED, grid, paper_numbers
-from reference.experiments.variants import ALL_ZERO, AVERAGE, PASS, Experiment
+from reference.experiments.variants import ALL_ZERO, AVERAGE, NOT_IN_PAPER, PASS, Experiment
 from reference.paper.curricula import CURRICULA
 from reference.report import figures, markup
 from reference.report.markup import text
@@ -19,17 +20,7 @@ from reference.report.tables import Table
 
 LABEL_WIDTH = 26  # letters of a bar's label in a line
 PAPERS = ("Qwen2.5-0.5B", "Llama3.2-1B")
-# For a figure outside a page: page.css's colours, light and dark.
-COLOURS = {
-    "ink": ("#1d1f23", "#e6e4df"),
-    "muted": ("#5c6067", "#a5a8ad"),
-    "rule": ("#dcd9d2", "#383d44"),
-    "c1": ("#0072b2", "#56b4e9"),
-    "c2": ("#d55e00", "#f0914a"),
-    "c3": ("#00805c", "#43c59e"),
-    "c4": ("#963f77", "#e39ac6"),
-    "c5": ("#7a5f00", "#e2c94f"),
-}
+COLOURS = ("ink", "muted", "rule", "c1", "c2", "c3", "c4", "c5")  # page.css's, that a figure draws with
 
 
 def write_page(
@@ -43,15 +34,14 @@ def write_page(
     by_name = {name: [line for line in lines if line.experiment == name] for name in found}
     panels = {name: panel(name, found[name], by_name[name]) for name in found}
     if "iterations" in panels:
-        panels["rewards"] = rewards(out / f"seed-{seeds[0]}", seeds[0])
+        panels["rewards"] = rewards(out / f"{SEED}{seeds[0]}", seeds[0])
     for name, one in panels.items():
         write_whole(out / "results" / f"{name}.svg", standalone(one.svg))
-    style = files("reference.report").joinpath("page.css").read_text(encoding="utf-8")
     template = files("reference.report").joinpath("experiments.html").read_text(encoding="utf-8")
-    links = ", ".join(f'<a href="seed-{seed}/report.html">seed {seed}</a>' for seed in seeds)
+    links = ", ".join(f'<a href="{SEED}{seed}/report.html">seed {seed}</a>' for seed in seeds)
     page = Template(template).substitute(
         name=text(out.name),
-        style=style,
+        style=_style(),
         lead=text(f"{len(found)} experiments, seeds {', '.join(map(str, seeds))}: {_tally(verdicts)}."),
         beside=text(
             "An interval covers other test problems and other seeds; a claim is a paired difference, judged by a rule "
@@ -65,6 +55,10 @@ def write_page(
     path = out / "report.html"
     write_whole(path, page)
     return path
+
+
+def _style() -> str:
+    return files("reference.report").joinpath("page.css").read_text(encoding="utf-8")
 
 
 def _tally(verdicts: Sequence[ClaimLine]) -> str:
@@ -84,7 +78,7 @@ def _claims(verdicts: Sequence[ClaimLine]) -> Table:
 
 def _table(name: str, experiment: Experiment, lines: Sequence[Line]) -> Table:
     head, *rows = grid(name, lines)
-    note = f"{experiment.source}. Percent with a 95% interval; seeds {lines[0].seeds}."
+    note = f"{_where(experiment)} Percent with a 95% interval; seeds {lines[0].seeds}."
     papers = [("the paper", 1)] if name != "motivation" else []
     return Table(experiment.title, head, rows, f"results/{name}.csv", note, papers)
 
@@ -94,14 +88,14 @@ def panel(name: str, experiment: Experiment, lines: Sequence[Line]) -> Panel:
     if name == "motivation":
         svg = by_budget(lines)
         shows = "pass@8 after SFT at equal budgets of supervised tokens, with 95% bands."
-        return Panel(experiment.title, svg, shows, f"results/{name}.csv", f"The paper's: {experiment.source}.")
+        return Panel(experiment.title, svg, shows, f"results/{name}.csv", _where(experiment))
     metric = ALL_ZERO if name == "iterations" and any(line.metric == ALL_ZERO for line in lines) else AVERAGE
     rows = [_bar(name, line, metric) for line in lines if line.metric == (PASS if _after_sft(line) else metric)]
     papers = PAPERS if any(row.papers for row in rows) else ()
     what = "pass@8 after SFT, average accuracy after two iterations" if any(map(_after_sft, lines)) else metric
     svg = figures.bars(rows, x_label="%", about=f"{experiment.title}: {what}", papers=papers)
-    shows = f"{what[0].upper()}{what[1:]}, with 95% intervals."
-    return Panel(experiment.title, svg, shows, f"results/{name}.csv", f"The paper's: {experiment.source}.")
+    shows = _sentence(f"{what}, with 95% intervals")
+    return Panel(experiment.title, svg, shows, f"results/{name}.csv", _where(experiment))
 
 
 def rewards(seed_folder: Path, seed: int) -> Panel:
@@ -113,9 +107,17 @@ def rewards(seed_folder: Path, seed: int) -> Panel:
         parts.append(figures.Part(f"iteration {t}", [row["reward"] for row in rows]))
     about = f"mean reward of each rollout batch in four iterations, seed {seed}"
     svg = figures.steps(parts, y_label="mean reward", about=about, smoothed=5)
-    shows = f"{about[0].upper()}{about[1:]}; light the batches, dark their centred mean over 5."
-    source = "seed-*/variants/four-iterations/iter*/3_grpo/metrics.jsonl"
-    return Panel("Reward over four iterations", svg, shows, source, "The paper's: Figure 9.")
+    shows = _sentence(f"{about}; light the batches, dark their centred mean over 5")
+    source = f"{SEED}{seed}/variants/four-iterations/iter*/3_grpo/metrics.jsonl"
+    return Panel("Reward over four iterations", svg, shows, source, "Figure 9 of the paper.")
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
+
+
+def _where(experiment: Experiment) -> str:
+    return "Not in the paper." if experiment.source == NOT_IN_PAPER else f"The paper's {experiment.source}."
 
 
 def _after_sft(line: Line) -> bool:
@@ -149,7 +151,10 @@ def by_budget(lines: Sequence[Line]) -> str:
 
 def standalone(svg: str) -> str:
     """A page's figure as a file: with the colours that the page would give it."""
-    light, dark = ("".join(f"--{name}:{pair[at]};" for name, pair in COLOURS.items()) for at in (0, 1))
+    light, dark = (
+        "".join(f"--{name}:{re.search(rf'--{name}: (#[0-9a-f]+)', block)[1]};" for name in COLOURS)
+        for block in re.findall(r":root[^{]*{([^}]*)}", _style())[:2]
+    )
     style = (
         f"<style>svg{{{light}}}@media(prefers-color-scheme:dark){{svg{{{dark}}}}}text{{font-family:sans-serif}}</style>"
     )

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from reference.engines.artifacts import read_records
+from reference.engines.run_folder import is_done
 from reference.experiments.statistics import Estimate, estimate, verdict
 from reference.experiments.variants import ALL_ZERO, AVERAGE, FULL, PASS, Experiment, Row
 from reference.paper.pass_at_k import pass_at_k
 from reference.records import Evaluated, Evaluation, RolloutGroup, Sampled
+from reference.stages.evaluate import K
 
-K = 8
+SEED = "seed-"  # and its number: the folder of a seed
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,9 @@ def folder_of(seed_folder: Path, variant: str, stage: str) -> Path:
     """
     own, shared = seed_folder / "variants" / variant / stage, seed_folder / stage
     for folder in (own, shared) if variant != FULL else (shared,):
-        if (folder / "receipt.json").exists():
+        if is_done(folder):
             return folder
-    raise ValueError(f"{own if variant != FULL else shared} is not there yet; run the experiment to its end")
+    raise ValueError(f"{own if variant != FULL else shared} is not done yet; run the experiment to its end")
 
 
 def outcomes(seed_folders: Sequence[Path], row: Row, metric: str) -> list[np.ndarray]:
@@ -140,7 +142,7 @@ def _line(
 
 
 def _seeds(seed_folders: Sequence[Path]) -> str:
-    return " ".join(folder.name.removeprefix("seed-") for folder in seed_folders)
+    return " ".join(folder.name.removeprefix(SEED) for folder in seed_folders)
 
 
 def _percent(share: float) -> float:

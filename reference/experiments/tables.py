@@ -1,6 +1,7 @@
 """The results in Markdown: a table for each experiment beside the paper's numbers, and the verdict on each claim."""
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -16,10 +17,16 @@ NOT_PRINTED = "-"
 
 
 def read_csv(path: Path, record_type: type[Record]) -> list[Record]:
-    """The lines of a file that `results.to_csv` wrote."""
+    """The lines of a file that `results.to_csv` wrote. Raises ValueError for a damaged one."""
     types = {field.name: field.type for field in fields(record_type)}
-    with open(path, encoding="utf-8", newline="") as file:
-        return [record_type(**{name: types[name](text) for name, text in row.items()}) for row in csv.DictReader(file)]
+    content = path.read_text(encoding="utf-8")
+    rows = list(csv.DictReader(io.StringIO(content, newline="")))
+    if not rows or not content.endswith("\n"):
+        raise ValueError(f"{path} is damaged (its end is missing); the experiment's command writes it anew")
+    try:
+        return [record_type(**{name: types[name](text) for name, text in row.items()}) for row in rows]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}); the experiment's command writes it anew") from error
 
 
 def paper_numbers(name: str, label: str) -> str:

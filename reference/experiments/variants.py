@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from reference.config import Config
+from reference.config import Config, flatten, method_settings
 from reference.connect import World
 from reference.engines.run_folder import RunFolder
 from reference.experiments import compositions
@@ -11,6 +11,7 @@ from reference.stages.plan import DataSizes, evaluation_of, stage_names
 
 Composition = Callable[[RunFolder, Config, World], None]
 PASS, AVERAGE, ALL_ZERO = "pass@8", "average accuracy", "all-zero problems"
+NOT_IN_PAPER = "not in the paper"
 FULL = "full"  # the method itself, in the seed's own folder
 
 
@@ -34,6 +35,7 @@ class Variant:
 
     `own`: the stages (or `iter2` for all of iter2/...) that come out otherwise than in the full run and are done anew;
     evaluations follow their checkpoints. `evaluated` names the checkpoints to evaluate; all of `own` when empty.
+    `settings`: those it is bound to. `rounds`: its own GRPO takes the steps of so many iterations.
     """
 
     what: str
@@ -43,6 +45,8 @@ class Variant:
     plan: Callable[[Config], list[str]] = stage_names
     evaluated: tuple[str, ...] = ()
     sizes: Callable[[Config, DataSizes], DataSizes] = _all_data
+    settings: Callable[[Config], dict[str, object]] = method_settings
+    rounds: int = 1
 
     def wanted(self, config: Config) -> list[str]:
         """The plan without the evaluations that nobody asks for."""
@@ -64,6 +68,7 @@ def _within(name: str, patterns: tuple[str, ...]) -> bool:
     return any(name == pattern or name.startswith(pattern + "/") for pattern in patterns)
 
 
+EVERYTHING = ("eval", "1_difficulty", "2_traces", "3_bridge", "iter1", "iter2")
 AFTER_SFT, AFTER_TWO = "iter1/1_sft/2_bridge", "iter2/3_grpo"
 FROM_BRIDGE = ("3_bridge", "iter1/1_sft/2_bridge", "iter1/2_filter", "iter1/3_grpo", "iter1/4_recycle", "iter2")
 
@@ -78,7 +83,7 @@ def _without(*operations: str) -> Variant:
 
 
 VARIANTS: dict[str, Variant] = {
-    FULL: Variant("the method as the configuration has it", own=()),
+    FULL: Variant("the method as the configuration has it", own=EVERYTHING),
     "motivation": Variant(
         "five curricula at five budgets of supervised tokens, from the base model",
         own=("eval/base", "2_pools", *("simple", "medium", "hard", "mixed", "medium_hard")),
@@ -88,6 +93,7 @@ VARIANTS: dict[str, Variant] = {
         composition=compositions.motivation,
         plan=compositions.motivation_plan,
         sizes=_in_domain,
+        settings=flatten,
     ),
     "sft-mixed": Variant(
         "one SFT phase over traces of all groups, in their own proportions",
@@ -123,6 +129,7 @@ VARIANTS: dict[str, Variant] = {
         own=("iter1/2_filter", "iter1/3_grpo"),
         composition=compositions.grpo_alone,
         plan=compositions.grpo_alone_plan,
+        rounds=2,
     ),
     "local-only": Variant(
         "the Bridge's local samples without its traces",
@@ -234,7 +241,7 @@ def experiments(config: Config) -> dict[str, Experiment]:
         ),
         "controls": Experiment(
             "Controls",
-            "not in the paper",
+            NOT_IN_PAPER,
             (
                 Row("Base", FULL, "base"),
                 Row("GRPO alone, steps of both iterations", "grpo-alone", "iter1/3_grpo"),

@@ -2,16 +2,23 @@
 
 import csv
 import json
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from reference.cli import run_of_seed
 from reference.config import TINY
+from reference.engines.distributed import Process
 from reference.experiments.claims import claims
+from reference.experiments.driver import Request, finished, run_seeds
 from reference.experiments.variants import FULL, VARIANTS, experiments
+from reference.paper.prompts import Prompts
 
 ROOT = Path(__file__).parents[2]
 SMALL = """
@@ -102,6 +109,59 @@ def test_a_second_time_nothing_is_done_again(whole):
     assert [path for path in after if after[path] != before.get(path) and path.name != "report.html"] == []
     left = run(whole[0], *whole[2], "--dry-run")
     assert left.returncode == 0 and left.stdout.splitlines()[1].split() == ["all", "together"]
+
+
+@pytest.mark.slow
+def test_a_later_command_tells_of_the_earlier_experiments_too(whole, tmp_path):
+    out = shutil.copytree(whole[0], tmp_path / "out")
+    earlier = {path.name: path.read_bytes() for path in (out / "results").iterdir()}
+    for path in (out / "results").iterdir():
+        path.unlink()
+    process = run(out, "--experiment", "all-zero", "--seeds", "1", "2", "--motivation.num-samples", "16")
+    assert process.returncode == 0, process.stderr
+    assert {path.name: path.read_bytes() for path in (out / "results").iterdir()} == earlier
+    process = run(out, "--experiment", "motivation", "--seeds", "1", "2", "--motivation.num-samples", "16")
+    assert process.returncode == 2 and "was begun with evaluation.pass_samples = 8" in process.stderr
+    process = run(out, "--experiment", "all-zero", "--seeds", "1", "--grpo.lr", "1e-4", "--dry-run")
+    assert process.returncode == 2 and "was begun with grpo.lr" in process.stderr
+    shutil.rmtree(out / "seed-2" / "variants" / "raw-hard" / "3_bridge")
+    found = finished(CONFIG, [out / "seed-1", out / "seed-2"])
+    assert set(experiments(CONFIG)) - set(found) == {"components", "bridge-operations"}
+
+
+def test_one_failing_seed_is_named_and_the_others_go_on(tmp_path, capsys):
+    (tmp_path / "seed-2").mkdir(parents=True)
+    (tmp_path / "seed-2" / "config.json").write_text('{"seed": 7}')
+    request = Request(("components",), (1, 2), jobs=2)
+    with pytest.raises(ValueError, match="seed-2 was begun with"):
+        run_seeds(request, CONFIG, partial(_take_up, tmp_path))
+    assert "seed 2 has ended: " in capsys.readouterr().err
+    assert (tmp_path / "seed-1" / "config.json").exists()
+
+
+def _take_up(out, config):
+    run_of_seed(out, config, Process()).take_up([], [], Prompts())
+
+
+@pytest.mark.distributed
+def test_two_processes_run_experiments_seed_after_seed(tmp_path):
+    """One launch for both seeds; the main process alone writes the tables."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    asked = ["--experiment", "all-zero", "--seeds", "1", "2"]
+    command = [*launcher, "run_paper.py", "tiny", "--out", str(tmp_path / "out"), *SMALL, *asked]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launched = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, env=environment)
+    assert launched.returncode == 0, launched.stderr
+    assert launched.stdout.count("what the paper claims") == 1
+    (name,) = finished(CONFIG, [tmp_path / "out" / "seed-1", tmp_path / "out" / "seed-2"])
+    assert name == "all-zero"
+    assert {path.name for path in (tmp_path / "out" / "results").iterdir()} == {
+        "all-zero.csv",
+        "all-zero.svg",
+        "claims.csv",
+    }
+    side_by_side = subprocess.run([*command, "--jobs", "2"], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert side_by_side.returncode != 0 and "--jobs 2 is for a launch of one process" in side_by_side.stderr
 
 
 @pytest.mark.parametrize(

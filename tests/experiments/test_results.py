@@ -13,6 +13,7 @@ from reference.experiments.variants import ALL_ZERO, AVERAGE, FULL, PASS, Experi
 from reference.paper.pass_at_k import pass_at_k
 from reference.records import Completion, Evaluated, Evaluation, RolloutGroup, Sampled
 
+DONE = '{"done": true, "settings": {}, "inputs": {}, "outputs": {}, "counts": {}}'
 RIGHT = {"test": 30, "ood": 20}  # problems of each benchmark
 ROWS = (Row("Base", FULL, "base"), Row("One", FULL, "iter1/3_grpo"), Row("Other", "other", "iter1/3_grpo"))
 EXPERIMENT = Experiment("Title", "Table 0", ROWS, (AVERAGE, PASS, ALL_ZERO))
@@ -35,14 +36,14 @@ def evaluated(folder, seed, variant, checkpoint):
     counts = correct_of(seed, variant, checkpoint, "test") * 3
     write_records(folder / "test.samples.jsonl", [Sampled(f"test-{i:03}", 16, int(c)) for i, c in enumerate(counts)])
     write_records(folder / "results.jsonl", results)
-    (folder / "receipt.json").write_text("{}")
+    (folder / "receipt.json").write_text(DONE)
 
 
 def filtered(folder, seed):
     one = Completion((3,), "", True)
     groups = [RolloutGroup(f"p{i:03}", (one, one), (float(i % (seed + 2) == 0), 0.0)) for i in range(12)]
     write_records(folder / "rollouts.jsonl", groups)
-    (folder / "receipt.json").write_text("{}")
+    (folder / "receipt.json").write_text(DONE)
 
 
 @pytest.fixture
@@ -92,8 +93,12 @@ def test_a_variant_has_its_own_stage_before_the_shared_one(folders):
     assert folder_of(seed, "other", "eval/iter1-3_grpo") == seed / "variants" / "other" / "eval" / "iter1-3_grpo"
     assert folder_of(seed, "other", "eval/base") == seed / "eval" / "base"
     assert folder_of(seed, FULL, "eval/iter1-3_grpo") == seed / "eval" / "iter1-3_grpo"
-    with pytest.raises(ValueError, match="other/eval/nothing is not there yet; run the experiment to its end"):
-        folder_of(seed, "other", "eval/nothing")
+    begun = seed / "variants" / "other" / "eval" / "begun"
+    begun.mkdir()
+    (begun / "receipt.json").write_text('{"done": false, "settings": {}, "inputs": {}}')
+    for name in ("nothing", "begun"):
+        with pytest.raises(ValueError, match=f"other/eval/{name} is not done yet; run the experiment to its end"):
+            folder_of(seed, "other", f"eval/{name}")
 
 
 def test_a_claim_is_judged_on_the_same_problems_and_seeds(folders):

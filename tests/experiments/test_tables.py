@@ -14,6 +14,7 @@ from reference.experiments.tables import claims_table, grid, paper_numbers, read
 from reference.experiments.variants import ALL_ZERO, AVERAGE, PASS, experiments
 from reference.paper.reported import QWEN, TABLE_10
 from reference.report import figures
+from tests.experiments.test_results import DONE
 
 CONFIG = replace(TINY, motivation=replace(TINY.motivation, budgets=(200, 400)))
 FOUND = experiments(CONFIG)
@@ -85,7 +86,7 @@ def page(tmp_path):
     for stage in ("iter1", "iter2", "variants/four-iterations/iter3", "variants/four-iterations/iter4"):
         folder = tmp_path / "out" / "seed-1" / stage / "3_grpo"
         folder.mkdir(parents=True)
-        (folder / "receipt.json").write_text("{}")
+        (folder / "receipt.json").write_text(DONE)
         (folder / "metrics.jsonl").write_text('{"reward": 0.25}\n{"reward": 0.5}\n')
     path = write_page(tmp_path / "out", FOUND, lines, VERDICTS, (1, 2))
     return path, path.read_text(encoding="utf-8")
@@ -115,3 +116,12 @@ def test_each_figure_is_a_file_that_stands_alone(page):
 def test_a_figures_numbers_are_the_tables():
     svg = standalone(figures.bars([figures.Bar("One", 12.5, 10.0, 15.0)], x_label="%", about="A figure", decimals=1))
     assert "12.5" in svg and "One" in svg and 'aria-label="A figure"' in svg
+
+
+def test_a_damaged_file_is_a_sentence(tmp_path, capsys):
+    whole = to_csv(lines_of("all-zero"))
+    for damaged in ("", whole[: len(whole) // 2], whole[:-1], whole.replace("percent", "share", 1)):
+        (tmp_path / "all-zero.csv").write_text(damaged)
+        (tmp_path / "claims.csv").write_text("")
+        assert main([str(tmp_path)]) == 2
+        assert "all-zero.csv is damaged (" in capsys.readouterr().err

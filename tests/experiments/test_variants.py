@@ -6,10 +6,10 @@ import pytest
 
 from reference.config import PRESETS, TINY, flatten
 from reference.experiments.claims import claims
-from reference.experiments.driver import Request, check_request, seed_configs, stages_of, variants_of
+from reference.experiments.driver import Request, check_request, own_work, seed_configs, variants_of
 from reference.experiments.variants import BRIDGE_VARIANTS, COMPONENTS, FULL, VARIANTS, experiments
 from reference.paper.reported import QWEN, TABLE_2, TABLE_3, TABLE_10
-from reference.stages.plan import DataSizes, expected_work
+from reference.stages.plan import DataSizes, expected_work, stage_names
 
 EVERYTHING = tuple(experiments(TINY))
 SIZES = DataSizes(320, 40, {"test": 100, "ood": 100})
@@ -62,14 +62,18 @@ def test_a_variant_changes_what_it_says():
 
 
 def test_only_what_is_asked_for_is_run():
-    request = Request(("components", "all-zero"), (1,), 1)
-    assert variants_of(request, TINY) == [FULL, "sft-mixed", "raw-hard", "grpo-on-everything"]
-    assert set(variants_of(Request(EVERYTHING, (1,), 1), TINY)) == set(VARIANTS)
+    assert variants_of(("components", "all-zero"), TINY) == [FULL, "sft-mixed", "raw-hard", "grpo-on-everything"]
+    everything = variants_of(EVERYTHING, TINY)
+    assert set(everything) == set(VARIANTS) and everything[0] == FULL and everything[-1] == "motivation"
 
 
 def test_the_expected_work_has_every_stage():
-    for _, config, sizes, names in stages_of(Request(EVERYTHING, (1,), 1), TINY, SIZES):
-        assert [work.stage for work in expected_work(config, sizes, names)] == names
+    found = own_work(EVERYTHING, TINY, SIZES)
+    assert [work.stage for variant, work in found if variant == FULL] == stage_names(TINY)
+    for name, variant in VARIANTS.items():
+        assert [work.stage for label, work in found if label == name] == variant.own_stages(variant.change(TINY))
+    rollouts = {(variant, work.stage): work.rollouts for variant, work in found}
+    assert rollouts["grpo-alone", "iter1/3_grpo"] == 2 * rollouts[FULL, "iter1/3_grpo"] > 0
 
 
 def test_the_motivating_experiment_is_expected_to_cost_what_it_does():

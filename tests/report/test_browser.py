@@ -2,10 +2,18 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
+from reference.config import TINY
+from reference.experiments.page import write_page
+from reference.experiments.results import ClaimLine, Line
+from reference.experiments.tables import read_csv
+from reference.experiments.variants import experiments
 from reference.report.page import write_report
+from tests.experiments.test_results import DONE
+from tests.report.conftest import write_lines
 
 pytestmark = pytest.mark.browser
 webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium: pip install -e '.[browser]'")
@@ -349,3 +357,34 @@ def test_print_leaves_out_what_paper_cannot_do(browser, small_run):
     assert [browser.run(shown, name) for name in ("nav", ".browse", "[role=tablist]")] == [False] * 3
     assert [browser.run(shown, name) for name in ("#results table", "figure", "#detail", ".print-only")] == [True] * 4
     assert browser.run("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+
+
+@pytest.fixture(scope="module")
+def experiments_page(tmp_path_factory):
+    """The page of the results that docs/results.md is about, with rewards for its last figure."""
+    out = tmp_path_factory.mktemp("experiments")
+    results = Path(__file__).parents[2] / "docs" / "results"
+    lines = [line for name in experiments(TINY) for line in read_csv(results / f"{name}.csv", Line)]
+    for t in range(1, 5):
+        folder = out / "seed-1" / "variants" / "four-iterations" / f"iter{t}" / "3_grpo"
+        folder.mkdir(parents=True)
+        folder.joinpath("receipt.json").write_text(DONE)
+        rewards = [{"reward": 0.3 + 0.01 * step + 0.05 * t} for step in range(12)]
+        write_lines(folder / "metrics.jsonl", rewards)
+    verdicts = read_csv(results / "claims.csv", ClaimLine)
+    return write_page(out, experiments(TINY), lines, verdicts, [1, 2, 3])
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_page_of_experiments_fits_and_asks_for_nothing(browser, experiments_page, width):
+    browser.open(experiments_page, width=width)
+    assert browser.driver.get_log("browser") == [] and browser.requests() == [experiments_page.as_uri()]
+    assert browser.run("return document.documentElement.scrollWidth") <= width
+    cut = browser.run(
+        "return [...document.querySelectorAll('.scroll')].filter((one) => one.scrollWidth > one.clientWidth + 1).length"
+    )
+    assert width == 390 or cut == 0  # a phone scrolls its tables
+    assert browser.run("return document.querySelectorAll('#claims tbody tr').length") == 33
+    assert browser.run("return document.querySelectorAll('#tables table').length") == len(experiments(TINY))
+    figures = browser.run("return [...document.querySelectorAll('figure svg')].map((one) => one.clientHeight)")
+    assert len(figures) == len(experiments(TINY)) + 1 and min(figures) > 80
