@@ -25,6 +25,7 @@ BELOW = {
     "experiments": {"experiments", "connect", "report", "stages", "engines", "paper", "config", "seeds", "records"},
     "cli": {"experiments", "connect", "report", "stages", "engines", "config", "records"},
     "run_paper": {"cli", "connect", "stages", "engines", "paper", "config", "records"},
+    "conformance": {"conformance", "paper", "records"},
     "__init__": set(),
 }
 

@@ -1,0 +1,1 @@
+"""Test vectors for the paper's equations, and a command that holds any implementation to them."""

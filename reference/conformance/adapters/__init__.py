@@ -1,0 +1,1 @@
+"""Implementations as the vectors call them."""
