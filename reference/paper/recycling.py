@@ -33,7 +33,7 @@ DIAGNOSIS_KEYS = tuple(field.name for field in fields(Diagnosis))
 
 
 def split_by_reward(groups: Sequence[RolloutGroup]) -> tuple[list[RolloutGroup], list[RolloutGroup]]:
-    """Eq. (14): D_con = {q : sum_i r_i > 0} and D_fail = {q : sum_i r_i = 0}; all-one groups stay (ambiguity A27).
+    """Eq. (14): D_con = {q : sum_i r_i > 0} and D_fail = {q : sum_i r_i = 0}; all-one groups stay (A27, A47).
 
     Raises:
         ValueError: a group without rewards belongs to neither.

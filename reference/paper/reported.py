@@ -4,7 +4,7 @@ Slips are kept as printed and marked A1 to A9, as in docs/ambiguities.md, where 
 
 A1  The MAWPS column mixes three test sets: the base and baseline rows fit 520 problems, the authors' own rows 355,
     iterations 3 and 4 of Table 11 fit 351, which is also Table 7's number. MAWPS figures cannot be compared.
-A2  50.38 on GSM8K-Platinum is no k/1209 (609 gives 50.37, 610 gives 50.46); it is 665/1320.
+A2  50.38 on GSM8K-Platinum is no k/1209 (609 gives 50.37, 610 gives 50.45); it is 665/1320.
 A3  Three cells are cut off, not rounded.
 A4  51.37 on SVAMP is no k/300 (154 gives 51.33); the printed average was computed from it.
 A5  Table 7 has 1320 GSM8K test problems; the official file has 1319.
@@ -72,7 +72,7 @@ class BridgedUnit(NamedTuple):
     action: Action
 
 
-# Table 1: the main results. MAWPS: A1. LogiQA: A7.
+# Table 1: the main results. MAWPS: A1. LogiQA: A7. The other methods: A51.
 TABLE_1: Mapping[str, Mapping[str, Row]] = {
     QWEN: {
         "Base": Row(45.74, 54.23, 54.67, 27.80, 14.44, 39.38),
