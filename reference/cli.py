@@ -23,6 +23,7 @@ from reference.engines.memory import describe_memory, in_units, shape_of
 from reference.engines.run_folder import NothingMoreToDo, RunFolder
 from reference.experiments.driver import (
     Request,
+    branch_of,
     check_request,
     composition_of,
     finished,
@@ -31,6 +32,7 @@ from reference.experiments.driver import (
     run_seeds,
     seed_configs,
     seed_folder,
+    variants_of,
     write_results,
 )
 from reference.experiments.page import write_page
@@ -212,7 +214,9 @@ def dry_run_experiments(request: Request, config: Config, out: Path) -> str:
     load_prompts(config.data.prompts)
     configs = seed_configs(request, config)
     for one in configs:
-        run_of_seed(out, one, Process())
+        run = run_of_seed(out, one, Process())
+        for name in variants_of(request.names, one)[1:]:
+            branch_of(run, name, one)
     parts, left = [], []
     for variant, work in own_work(request.names, config, data_sizes(config)):
         missing = sum(not is_there(seed_folder(out, seed), variant, work.stage) for seed in request.seeds)

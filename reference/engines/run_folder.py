@@ -309,8 +309,11 @@ class RunFolder:
         made.original = self
         made.problems_path, made.benchmarks_path = self.problems_path, self.benchmarks_path
         made.prompts_path = self.prompts_path
-        self.process.on_main(lambda: write_whole(made.path / "config.json", _pretty(made.settings)))
         return made
+
+    def keep_settings(self) -> None:
+        """Write down what the run, or the variant, is bound to."""
+        self.process.on_main(lambda: write_whole(self.path / "config.json", _pretty(self.settings)))
 
     def folder(self, name: str) -> Path:
         """Where a stage lies that was taken up before: here, or in the run that this one is a variant of."""

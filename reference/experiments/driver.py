@@ -88,14 +88,20 @@ def composition_of(request: Request, method: Composition) -> Composition:
         try:
             method(run, config, world)
             for name in variants_of(request.names, config)[1:]:
-                variant = VARIANTS[name]
-                changed = variant.change(config)
-                branch = run.variant(name, variant.settings(changed), variant.plan(changed), variant.wanted(changed))
-                (variant.composition or method)(branch, changed, world)
+                branch = branch_of(run, name, config)
+                branch.keep_settings()
+                (VARIANTS[name].composition or method)(branch, VARIANTS[name].change(config), world)
         finally:
             world.student.sampler.close()  # the next seed's engine needs its memory
 
     return run_variants
+
+
+def branch_of(run: RunFolder, name: str, config: Config) -> RunFolder:
+    """A variant in a full run's folder. Raises ValueError for settings that it was not begun with."""
+    variant = VARIANTS[name]
+    changed = variant.change(config)
+    return run.variant(name, variant.settings(changed), variant.plan(changed), variant.wanted(changed))
 
 
 def seed_folder(out: Path, seed: int) -> Path:

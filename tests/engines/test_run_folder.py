@@ -227,7 +227,7 @@ def test_a_variant_reads_the_counts_of_the_run_it_is_a_variant_of(tmp_path):
 
 def test_a_variant_keeps_its_settings_too(tmp_path):
     run = run_folder(tmp_path)
-    run.variant("other", SETTINGS | {"sft.lr": 0.2}, PLAN)
+    run.variant("other", SETTINGS | {"sft.lr": 0.2}, PLAN).keep_settings()
     with pytest.raises(ValueError, match="was begun with sft.lr = 0.2"):
         run.variant("other", SETTINGS | {"sft.lr": 0.3}, PLAN)
 

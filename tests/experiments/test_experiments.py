@@ -120,10 +120,11 @@ def test_a_later_command_tells_of_the_earlier_experiments_too(whole, tmp_path):
     process = run(out, "--experiment", "all-zero", "--seeds", "1", "2", "--motivation.num-samples", "16")
     assert process.returncode == 0, process.stderr
     assert {path.name: path.read_bytes() for path in (out / "results").iterdir()} == earlier
-    process = run(out, "--experiment", "motivation", "--seeds", "1", "2", "--motivation.num-samples", "16")
-    assert process.returncode == 2 and "was begun with evaluation.pass_samples = 8" in process.stderr
-    process = run(out, "--experiment", "all-zero", "--seeds", "1", "--grpo.lr", "1e-4", "--dry-run")
-    assert process.returncode == 2 and "was begun with grpo.lr" in process.stderr
+    for more in ((), ("--dry-run",)):
+        process = run(out, "--experiment", "motivation", "--seeds", "1", "--motivation.num-samples", "16", *more)
+        assert process.returncode == 2 and "was begun with evaluation.pass_samples = 8" in process.stderr
+        process = run(out, "--experiment", "all-zero", "--seeds", "1", "--grpo.lr", "0.3", *more)
+        assert process.returncode == 2 and "was begun with grpo.lr" in process.stderr
     shutil.rmtree(out / "seed-2" / "variants" / "raw-hard" / "3_bridge")
     found = finished(CONFIG, [out / "seed-1", out / "seed-2"])
     assert set(experiments(CONFIG)) - set(found) == {"components", "bridge-operations"}
