@@ -28,6 +28,7 @@ FIRST = ("1_difficulty", "2_traces", "3_bridge")
 
 
 def motivation_plan(config: Config) -> list[str]:
+    """The stages of `motivation`, in order."""
     names = ["1_difficulty", "2_pools", *evaluation_of(config, "base")]
     for curriculum in CURRICULA:
         for budget in config.motivation.budgets:
@@ -63,6 +64,7 @@ def motivation(run: RunFolder, config: Config, world: World) -> None:
 
 
 def sft_mixed_plan(config: Config) -> list[str]:
+    """The stages of `sft_mixed`, in order."""
     return ["1_difficulty", "2_all_traces", "sft_mixed", *evaluation_of(config, "sft_mixed")]
 
 
@@ -82,6 +84,7 @@ def sft_mixed(run: RunFolder, config: Config, world: World) -> None:
 
 
 def local_only_plan(config: Config) -> list[str]:
+    """The stages of `local_only`, in order."""
     name = "iter1/1_sft/2_local"
     return [*FIRST, "iter1/1_sft/1_medium", name, *evaluation_of(config, name)]
 
@@ -95,6 +98,7 @@ def local_only(run: RunFolder, config: Config, world: World) -> None:
 
 
 def repeated_plan(config: Config) -> list[str]:
+    """The stages of `repeated`, in order."""
     sft = [f"iter2/1_sft/{phase}" for phase in ("1_medium", "2_bridge", "3_repeated")]
     last = ["iter2/2_filter", "iter2/3_grpo"]
     return [
@@ -123,6 +127,7 @@ def repeated(run: RunFolder, config: Config, world: World) -> None:
 
 
 def grpo_alone_plan(config: Config) -> list[str]:
+    """The stages of `grpo_alone`, in order."""
     return ["iter1/2_filter", "iter1/3_grpo", *evaluation_of(config, "iter1/3_grpo")]
 
 
