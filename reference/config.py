@@ -8,6 +8,8 @@ import math
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Literal
 
+Equations = Literal["paper", "verl"]
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -236,6 +238,10 @@ class Config:
     """Table 5: seed 1111. Every random choice of the run follows from it."""
     iterations: int = 2
     """Section 4.2: 2 SFT-then-RL iterations (Table 11 tries 4)."""
+    equations: Equations = "paper"
+    """`verl`: in training, what verl computes in place of the paper's equations, all of it together: token means, a
+    second clip, a clamped KL term, its GSM8K scorer, its schedule and its SFT mask (docs/peers.md). Evaluations are
+    judged as ever."""
     processes: int | None = None
     """How many processes the launch must have; another number is refused. Whatever there is when not given."""
     sampler: Literal["hf", "vllm"] = "hf"

@@ -15,7 +15,8 @@ ROWS = [[cell.strip() for cell in cells] for cells in TABLE[1:]]
 IDS = [row[0] for row in ROWS]
 VECTORS = sorted((ROOT / "reference" / "conformance" / "v1").glob("*.json"))
 AMBIGUITIES = re.split(r"^## A(\d+)\. .*$", (ROOT / "docs" / "ambiguities.md").read_text("utf-8"), flags=re.MULTILINE)
-ENTRIES = {int(number): body for number, body in zip(AMBIGUITIES[1::2], AMBIGUITIES[2::2], strict=True)}
+BODIES = [text.split("\n## ")[0] for text in AMBIGUITIES[2::2]]  # the last one ends where the table of tests begins
+ENTRIES = {int(number): body for number, body in zip(AMBIGUITIES[1::2], BODIES, strict=True)}
 FUNCTION_OF_EQUATION = re.compile(r"Eqs?\. \((\d+)\)(?: and \((\d+)\))?")
 EQUATIONS = re.compile(r"\bEqs?\.\s((?:\d+(?:,\s|\sand\s|\sto\s)?)+)")
 

@@ -79,6 +79,13 @@ def test_each_engine_has_one_importing_file():
     assert importers_of("matplotlib") == ["reference/report/figures.py"]
 
 
+@pytest.mark.parametrize("library", ["verl", "trl"])
+def test_another_trainer_is_imported_by_its_adapter_only(library):
+    assert importers_of(library) == [f"reference/conformance/adapters/{library}.py"]
+    users = [path.name for path in FILES if f"reference.conformance.adapters.{library}" in imported(path)]
+    assert users == []  # it is named on the command line, or by a test
+
+
 def test_the_report_reads_files_and_nothing_that_makes_them_asks_for_it():
     users = {part_of(path) for path in FILES if any(name.startswith("reference.report") for name in imported(path))}
     assert users == {"report", "experiments", "cli"}

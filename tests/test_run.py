@@ -24,6 +24,7 @@ from reference.engines.learner import Learner
 from reference.interfaces import Sampling
 from reference.offline import word_problems
 from reference.offline.tiny_model import BASE_CHECKPOINT
+from reference.paper import verl
 from reference.paper.answers import is_correct
 from reference.paper.prompts import Prompts, student_messages
 from reference.records import Message
@@ -339,6 +340,28 @@ def test_one_process_goes_on_where_two_were_killed(whole, answering, tmp_path):
     first, second = artifacts(whole[0]), artifacts(out)
     assert first.keys() == second.keys()
     check_same(first, second, ("eval/base/", "1_difficulty/", "2_traces/", "3_bridge/"))
+
+
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_a_run_with_verls_equations_ends_like_any_other(whole, answering, tmp_path):
+    out = tmp_path / "verl"
+    process = run(out, "--model.path", str(answering), "--equations", "verl", "--sft.batch-size", "2")
+    assert process.returncode == 0, process.stderr
+    check_noise(process)
+    check_numbers(out)
+    assert done_stages(out) == STAGES
+    golds = {problem["id"]: problem["gold"] for problem in lines_of(out / "problems.jsonl")}
+    for group in lines_of(out / "iter1/2_filter/rollouts.jsonl"):
+        expected = [verl.reward(response["text"], golds[group["problem_id"]]) for response in group["responses"]]
+        assert group["rewards"] == expected
+    steps = lines_of(out / "iter1/1_sft/2_bridge/metrics.jsonl")
+    assert len(steps) >= 5 and steps[0]["lr"] == 0 < steps[1]["lr"]
+    updated = lines_of(out / "iter1/3_grpo/metrics.jsonl")
+    assert max(step["mixed"] for step in updated) > 0
 
 
 def test_every_stage_works_on_real_gsm8k(gsm8k, tmp_path):

@@ -76,8 +76,10 @@ class Chat:
             turns, add_generation_prompt=add_generation_prompt, return_dict=False, date_string=PROMPT_DATE
         )
 
-    def example_ids(self, messages: Sequence[Message]) -> TokenizedExample:
+    def example_ids(self, messages: Sequence[Message], with_tail: bool = False) -> TokenizedExample:
         """A supervised chat, cut after the token that ends the assistant's last turn.
+
+        `with_tail`: with what the template writes behind it, as verl trains (ambiguity A54).
 
         Raises:
             ValueError: the last turn is not the assistant's, or the template does not write prompt + answer + end.
@@ -94,7 +96,7 @@ class Chat:
         ends = [at for at in range(len(prompt), len(whole)) if whole[at] in self.end_ids]
         if not ends:
             raise ValueError("this chat template ends the assistant's turn with no end-of-turn token; mend it")
-        return TokenizedExample(tuple(whole[: ends[-1] + 1]), len(prompt))
+        return TokenizedExample(tuple(whole if with_tail else whole[: ends[-1] + 1]), len(prompt))
 
     def step_ids(self, messages: Sequence[Message], context: str, step: str) -> TokenizedExample:
         """q, P_i and s_i for Eq. 8: the step is what the assistant writes next, after its own words so far.

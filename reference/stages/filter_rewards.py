@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from reference.config import Config, GRPOConfig
+from reference.config import Config, Equations, GRPOConfig
 from reference.engines.artifacts import read_records
 from reference.engines.batches import in_batches
 from reference.engines.progress import with_progress
 from reference.engines.run_folder import RunFolder
 from reference.engines.student import Student
 from reference.interfaces import Sampling
+from reference.paper import verl
 from reference.paper.answers import reward
 from reference.paper.difficulty import sample_responses
 from reference.paper.recycling import split_by_reward
@@ -31,7 +32,7 @@ def filter_rewards(
     Without `grpo.exclude_all_zero` D_con has all problems, those of D_fail too.
     """
     inputs = {"train": run.problems_path, "prompts": run.prompts_path, "policy": policy}
-    stage = run.stage(name, ("seed", "sampler", "vllm", "model", *ROLLOUT_SETTINGS), inputs)
+    stage = run.stage(name, ("seed", "sampler", "vllm", "model", "equations", *ROLLOUT_SETTINGS), inputs)
     if stage.is_done:
         groups = read_records(stage.path / "rollouts.jsonl", RolloutGroup)
         consolidation, failed = split_by_reward(groups)
@@ -42,7 +43,7 @@ def filter_rewards(
     batches = share.of(in_batches(problems, max(1, config.sampler_rows // config.grpo.num_rollouts)))
     for batch in with_progress(batches, len(batches), name):
         if not all(problem.id in log for problem in batch):
-            log.add(map(_rounded, rollout_groups(batch, config.grpo, config.seed, name, student)))
+            log.add(map(_rounded, rollout_groups(batch, config.grpo, config.seed, name, student, config.equations)))
     groups = log.finish()
     consolidation, failed = split_by_reward(groups)
     all_one = sum(all(reward == 1 for reward in group.rewards) for group in groups)
@@ -64,16 +65,20 @@ def rollout_groups(
     seed: int,
     where: str,
     student: Student,
+    equations: Equations = "paper",
 ) -> list[RolloutGroup]:
-    """Eq. (22): G responses to each problem from the sampler's present weights, with their rewards (Eq. 2).
+    """Eq. (22): G responses to each problem from the sampler's present weights, with their rewards (Eq. 2, or verl's).
 
     With the sampler's log-probability of each token.
     """
+    reward_of = verl.reward if equations == "verl" else reward
     sampling = Sampling(settings.temperature, settings.top_p, settings.max_new_tokens, with_logprobs=True)
     seeds = [[seed_of(seed, where, problem.id, i) for i in range(settings.num_rollouts)] for problem in problems]
     groups = sample_responses(student.sampler, [student.prompt_ids(problem) for problem in problems], seeds, sampling)
     return [
-        RolloutGroup(problem.id, tuple(responses), tuple(reward(response.text, problem.gold) for response in responses))
+        RolloutGroup(
+            problem.id, tuple(responses), tuple(reward_of(response.text, problem.gold) for response in responses)
+        )
         for problem, responses in zip(problems, groups, strict=True)
     ]
 

@@ -9,13 +9,14 @@ from random import Random
 
 import torch
 
-from reference.config import Config, GRPOConfig
+from reference.config import Config, Equations, GRPOConfig
 from reference.engines.batches import Turn, in_batches, pad_right, response_mask
 from reference.engines.learner import Learner, compute_type, frozen_policy
 from reference.engines.policy import Policy
 from reference.engines.progress import with_progress
 from reference.engines.run_folder import RunFolder, StageFolder
 from reference.engines.student import Student
+from reference.paper import verl
 from reference.paper.grpo import (
     group_advantages,
     grpo_loss,
@@ -68,7 +69,7 @@ def train_grpo(
     rollouts = run.folder(name.replace("3_grpo", "2_filter")) / "rollouts.jsonl"
     inputs = {"start": start, "train": run.problems_path, "prompts": run.prompts_path, "rollouts": rollouts}
     inputs["trained"] = " ".join([*(problem.id for problem in problems), f"{num_steps or ''}"])
-    stage = run.stage(name, ("seed", "sampler", "vllm", "model", "grpo"), inputs)
+    stage = run.stage(name, ("seed", "sampler", "vllm", "model", "equations", "grpo"), inputs)
     checkpoint = stage.path / "checkpoint"
     if stage.is_done:
         stage.forget_state()  # of a stage that was killed behind its receipt
@@ -112,7 +113,8 @@ def _train(
         began = time.monotonic()
         student.sampler.sync(learner.policy.named_weights())
         groups = _sample(batch, config, f"{stage.name}/{epoch}", student)
-        metrics = grpo_step(learner, reference, [student.prompt_ids(problem) for problem in batch], groups, settings)
+        prompts = [student.prompt_ids(problem) for problem in batch]
+        metrics = grpo_step(learner, reference, prompts, groups, settings, config.equations)
         log.add({"step": step, **metrics})
         clock.add(_timing(step, groups, time.monotonic() - began))
         if metrics["sampler_gap"] > LARGE_GAP:
@@ -132,7 +134,7 @@ def _sample(problems: Sequence[Problem], config: Config, where: str, student: St
     """The batch's rollouts, sampled in shares; every process gets them all."""
     share = student.sampler.share
     own = share.of(problems)
-    groups = rollout_groups(own, config.grpo, config.seed, where, student) if own else []
+    groups = rollout_groups(own, config.grpo, config.seed, where, student, config.equations) if own else []
     return student.process.merge(share, groups)
 
 
@@ -161,6 +163,7 @@ def grpo_step(
     prompts: Sequence[Sequence[int]],
     groups: Sequence[RolloutGroup],
     settings: GRPOConfig,
+    equations: Equations = "paper",
 ) -> dict[str, float]:
     """One rollout batch: advantages, old and reference log-probabilities once, then an update per mini-batch.
 
@@ -187,7 +190,7 @@ def grpo_step(
     totals = learner.process.total({name: sum(values[name] for values in sums) for name in sums[0]})
     waiting = iter(before)
     updates = [
-        _update(learner, mini_batch, its_turns, [next(waiting) for _ in its_turns], settings)
+        _update(learner, mini_batch, its_turns, [next(waiting) for _ in its_turns], settings, equations)
         for mini_batch, its_turns in zip(mini_batches, turns, strict=True)
     ]
     means = {name: sum(update[name] for update in updates) / len(updates) for name in updates[0]}
@@ -250,16 +253,23 @@ def _update(
     turns: Sequence[Turn],
     before: Sequence[Before],
     settings: GRPOConfig,
+    equations: Equations,
 ) -> dict[str, float]:
-    """One optimizer step on Eq. (28) over a mini-batch, exactly, whatever the micro-batches; and what it was like."""
+    """One optimizer step on Eq. (28) over a mini-batch, exactly, whatever the micro-batches; and what it was like.
+
+    A micro-batch has its share of the responses; of verl's loss, of the tokens (ambiguity A31). The rest of what is
+    measured is the paper's in both cases.
+    """
     waiting = iter(before)
+    lengths = [len(rollout.token_ids) - rollout.prompt_length for rollout in rollouts]
+    loss_of = verl.grpo_loss if equations == "verl" else grpo_loss
 
     def share_of_loss(rows: Sequence[int]) -> tuple[torch.Tensor, dict[str, float]]:
         batch, known = [rollouts[row] for row in rows], next(waiting)
         ids_BT, mask_BT = _tensors(batch, learner.device)
         advantages_B = known.old_BT.new_tensor([rollout.advantage for rollout in batch])
         logprobs_BT = learner.policy(ids_BT, mask_BT, settings.temperature).logprobs
-        loss = grpo_loss(
+        loss = loss_of(
             logprobs_BT,
             known.old_BT,
             known.ref_BT,
@@ -269,8 +279,10 @@ def _update(
             kl_coef=settings.kl_coef,
         )
         share = len(batch) / len(rollouts)
+        loss_share = sum(lengths[row] for row in rows) / sum(lengths) if equations == "verl" else share
         measured = _diagnostics(logprobs_BT.detach(), known, advantages_B, mask_BT, settings.clip_eps)
-        return loss * share, {name: value * share for name, value in {"loss": loss.detach(), **measured}.items()}
+        shares = {name: value * share for name, value in measured.items()}
+        return loss * loss_share, {"loss": loss.detach() * loss_share, **shares}
 
     return learner.step(turns, share_of_loss)
 

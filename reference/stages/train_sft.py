@@ -7,7 +7,7 @@ from random import Random
 
 import torch
 
-from reference.config import Config, GRPOConfig, ModelConfig, SFTConfig
+from reference.config import Config, Equations, GRPOConfig, ModelConfig, SFTConfig
 from reference.engines.artifacts import to_lines
 from reference.engines.batches import in_batches, pad_right, response_mask
 from reference.engines.chat import Chat, TokenizedExample
@@ -16,6 +16,7 @@ from reference.engines.learner import Learner
 from reference.engines.progress import with_progress
 from reference.engines.run_folder import RunFolder, StageFolder
 from reference.engines.student import Student
+from reference.paper import verl
 from reference.paper.answers import extract_answer
 from reference.paper.sft import cosine_schedule, sft_loss
 from reference.records import SFTExample
@@ -37,13 +38,13 @@ def train_sft(
 ) -> Path:
     """Train `start` on the examples and return the new checkpoint; without examples the model stays as it was."""
     lines = to_lines(examples)
-    stage = run.stage(name, ("seed", "model", "sft"), {"start": start, "examples": lines})
+    stage = run.stage(name, ("seed", "model", "equations", "sft"), {"start": start, "examples": lines})
     checkpoint = stage.path / "checkpoint"
     if stage.is_done:
         stage.forget_state()  # of a stage that was killed behind its receipt
         return checkpoint if stage.counts["steps"] else start
     stage.write("examples.jsonl", lines)
-    tokenized = tokenize(examples, student.chat, config.sft.max_length)
+    tokenized = tokenize(examples, student.chat, config.sft.max_length, config.equations)
     counts = {
         "examples": len(examples),
         "truncated": tokenized.num_truncated,
@@ -73,11 +74,14 @@ def learner_of(start: Path, process: Process, model: ModelConfig, settings: SFTC
     )
 
 
-def tokenize(examples: Sequence[SFTExample], chat: Chat, max_length: int) -> Tokenized:
-    """Right truncation (Table 5), never silent: what is cut, what loses its answer, what keeps no supervised token."""
+def tokenize(examples: Sequence[SFTExample], chat: Chat, max_length: int, equations: Equations = "paper") -> Tokenized:
+    """Right truncation (Table 5), never silent: what is cut, what loses its answer, what keeps no supervised token.
+
+    As verl has it, what the template writes behind the end of the turn is supervised too (ambiguity A54).
+    """
     kept, truncated, answers_lost, empty = [], 0, 0, 0
     for example in examples:
-        tokens = chat.example_ids(example.messages)
+        tokens = chat.example_ids(example.messages, with_tail=equations == "verl")
         if len(tokens.token_ids) > max_length:
             truncated += 1
             cut = TokenizedExample(tokens.token_ids[:max_length], tokens.prompt_length)
@@ -104,13 +108,14 @@ def _train(
 ) -> list[float]:
     """All steps of the phase, from the last saved one on; the loss of each step. Writes the checkpoint."""
     settings = config.sft
+    schedule = verl.cosine_schedule if config.equations == "verl" else cosine_schedule
     learner = learner_of(start, student.process, config.model, settings)
     first = (learner.load_state(stage.state_path) or {"steps": 0})["steps"]
     log = stage.steps("metrics.jsonl", first)
     batches = _batches(examples, settings, config.seed, stage.name)
     for step, batch in with_progress(list(enumerate(batches, start=1))[first:], len(batches) - first, stage.name):
-        scale = cosine_schedule(step, len(batches), settings.warmup_ratio, settings.min_lr_ratio)
-        metrics = sft_step(learner, batch, settings.max_tokens_per_batch, scale)
+        scale = schedule(step, len(batches), settings.warmup_ratio, settings.min_lr_ratio)
+        metrics = sft_step(learner, batch, settings.max_tokens_per_batch, scale, config.equations)
         log.add({"step": step, "lr": settings.lr * scale, **metrics})
         if step % settings.save_every == 0:
             log.flush()
@@ -132,18 +137,29 @@ def _batches(
 
 
 def sft_step(
-    learner: Learner, batch: Sequence[TokenizedExample], max_tokens: int, lr_scale: float = 1.0
+    learner: Learner,
+    batch: Sequence[TokenizedExample],
+    max_tokens: int,
+    lr_scale: float = 1.0,
+    equations: Equations = "paper",
 ) -> dict[str, float]:
-    """One optimizer step on Eq. (21), exactly, whatever the micro-batches: each has its share of the batch's mean."""
+    """One optimizer step on Eq. (21), exactly, whatever the micro-batches: each has its share of the batch's mean.
+
+    The share is one of the responses; in verl's mean over tokens, one of the tokens (ambiguity A31).
+    """
     lengths = [len(example.token_ids) for example in batch]
+    supervised = [len(example.token_ids) - example.prompt_length for example in batch]
 
     def share_of_loss(rows: Sequence[int]) -> tuple[torch.Tensor, dict[str, float]]:
         ids_BT = pad_right([batch[row].token_ids for row in rows], learner.device)
         prompts, ends = [batch[row].prompt_length for row in rows], [lengths[row] for row in rows]
         mask_BT = response_mask(prompts, ends, learner.device)
-        share = sft_loss(learner.policy(ids_BT, mask_BT).logprobs, mask_BT) * len(rows) / len(batch)
+        logprobs_BT = learner.policy(ids_BT, mask_BT).logprobs
+        if equations == "verl":
+            share = verl.sft_loss(logprobs_BT, mask_BT) * sum(supervised[row] for row in rows) / sum(supervised)
+        else:
+            share = sft_loss(logprobs_BT, mask_BT) * len(rows) / len(batch)
         return share, {"loss": share.detach()}
 
     metrics = learner.step(learner.turns(lengths, max_tokens), share_of_loss, lr_scale)
-    supervised = sum(len(example.token_ids) - example.prompt_length for example in batch)
-    return {**metrics, "supervised_tokens": supervised}
+    return {**metrics, "supervised_tokens": sum(supervised)}

@@ -167,7 +167,7 @@ def captured_rollouts(monkeypatch, learner, reference, settings):
     """What `grpo_step` hands to its update."""
     seen = []
 
-    def update(learner, rollouts, turns, before, settings):
+    def update(learner, rollouts, turns, before, settings, equations):
         seen.append((rollouts, turns, before))
         return {"loss": 0.0, "kl": 0.0, "ratio": 1.0, "clip_fraction": 0.0, "grad_norm": 0.0}
 
