@@ -1,7 +1,6 @@
 """The Markdown pages: links with their anchors, `file::name`, paths and commands that they name exist."""
 
 import ast
-import doctest
 import json
 import re
 import shlex
@@ -127,12 +126,6 @@ def test_pytest_and_python_are_given_what_exists(page):
     for module in re.findall(r"python -m (reference[\w.]*)", text):
         path = ROOT / module.replace(".", "/")
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_what_is_typed_at_a_prompt_gives_what_the_page_shows(page):
-    """Blocks of `>>>` are run from top to bottom, with one set of names for the page."""
-    assert doctest.testfile(str(page), module_relative=False, encoding="utf-8").failed == 0
 
 
 def test_the_readme_shows_the_table_of_a_run():

@@ -136,6 +136,7 @@ def policy_ratio(logprobs: Rows, old_logprobs: Rows) -> dict:
 
 
 def clipped_term(ratio: Rows, advantages: Sequence[float], clip_eps: float) -> dict:
+    """TRL's loss of each token without its KL term, to be maximised."""
     trainer = grpo_trainer(beta=0.0, epsilon=clip_eps)
 
     def values_of(ratio_BT: torch.Tensor) -> torch.Tensor:

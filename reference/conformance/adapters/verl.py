@@ -35,6 +35,7 @@ def ragged(rows: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def extract_answer(text: str, method: str = "strict") -> dict:
+    """verl's GSM8K scorer, strict as its default is."""
     return {"answer": gsm8k.extract_solution(text, method)}
 
 
@@ -59,6 +60,7 @@ def sft_loss(logprobs: Rows, mask: Sequence[Sequence[int]], micro_batches: Seque
 
 
 def group_advantages(rewards: Rows, eps: float) -> dict:
+    """verl's GRPO advantage of whole responses."""
     rewards_NG = tensor(rewards)
     groups = np.repeat(np.arange(len(rewards)), rewards_NG.shape[1])
     ones_B1 = torch.ones(rewards_NG.numel(), 1, dtype=torch.float64)
@@ -86,6 +88,7 @@ def policy_ratio(logprobs: Rows, old_logprobs: Rows) -> dict:
 
 
 def clipped_term(ratio: Rows, advantages: Sequence[float], clip_eps: float, clip_ratio_c: float = 3.0) -> dict:
+    """verl's policy loss of each token, second clip included."""
     config = actor_config(clip_eps, clip_ratio_c=clip_ratio_c)
 
     def values_of(ratio_BT: torch.Tensor) -> torch.Tensor:
@@ -95,6 +98,7 @@ def clipped_term(ratio: Rows, advantages: Sequence[float], clip_eps: float, clip
 
 
 def low_variance_kl(logprobs: Rows, ref_logprobs: Rows, kl_loss_type: str = "low_var_kl") -> dict:
+    """verl's KL penalty of the given type."""
     return values_with_gradient(
         lambda logprobs_BT: kl_penalty(logprobs_BT, tensor(ref_logprobs), kl_loss_type), logprobs
     )
