@@ -13,7 +13,7 @@ from reference.connect import World
 from reference.engines.run_folder import RunFolder
 from reference.paper.bridge import acquisition_set, bridge_set, medium_set, training_order
 from reference.paper.recycling import next_sft_set
-from reference.records import DifficultyGroup
+from reference.records import DifficultyGroup, SFTExample
 from reference.stages.build_bridge import build_bridge
 from reference.stages.distill_traces import distill_traces
 from reference.stages.estimate_difficulty import estimate_difficulty
@@ -37,7 +37,7 @@ def run_paper(run: RunFolder, config: Config, world: World) -> None:
     medium_ids = {record.problem_id for record in graded if record.group is DifficultyGroup.MEDIUM}
     medium = medium_set(problems, [trace for trace in traces if trace.problem_id in medium_ids], student.prompts)
     acquired = acquisition_set(medium, bridge_set(problems, bridged, student.prompts))  # Eqs. 11, 12
-    recycled = []
+    recycled: list[SFTExample] = []
 
     for t in range(1, config.iterations + 1):
         curriculum = training_order(next_sft_set(acquired, recycled))  # Eqs. 13, 20

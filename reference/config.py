@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Literal
 
 Equations = Literal["paper", "verl"]
+Operation = Literal["expand", "compress", "drop", "localize"]  # of the Bridge
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class BridgeConfig:
     """Appendix C.1: tau_J = 0.5."""
     tau_difficulty: float | None = None
     """Table 8: tau_D in nats per token; measured on this model's hard problems when not given."""
-    without: tuple[Literal["expand", "compress", "drop", "localize"], ...] = ()
+    without: tuple[Operation, ...] = ()
     """Operations to leave out (Table 2): a step is then kept as it is, and adds no local sample (ambiguity A55)."""
 
 
@@ -347,11 +348,11 @@ def check(config: Config) -> None:
             raise ValueError(f"{option} must be above 0, got {value}")
         if last in AT_LEAST_0 and not all(number >= 0 for number in numbers):
             raise ValueError(f"{option} must be at least 0, got {value}")
-        if last in SHARES and not 0 <= value <= 1:
+        if last in SHARES and not all(0 <= number <= 1 for number in numbers):
             raise ValueError(f"{option} must be from 0 to 1, got {value}")
-        if last in ("top_p", "gpu_memory_utilization") and not 0 < value <= 1:
+        if last in ("top_p", "gpu_memory_utilization") and not all(0 < number <= 1 for number in numbers):
             raise ValueError(f"{option} must be above 0 and at most 1, got {value}")
-        if last == "betas" and not all(0 <= beta < 1 for beta in value):
+        if last == "betas" and not all(0 <= number < 1 for number in numbers):
             raise ValueError(f"{option} must be at least 0 and below 1, got {value}")
         counts = types[name] in (int, int | None, tuple[int, ...]) and last not in AT_LEAST_0
         if counts and not all(number >= 1 for number in numbers):

@@ -6,11 +6,19 @@ A record never changes meaning on its way: a reward stays a reward, an accuracy 
 import json
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import cattrs
 
 Record = TypeVar("Record")
+
+
+class OfProblem(Protocol):
+    """Any record about one problem."""
+
+    @property
+    def problem_id(self) -> str:
+        """The problem's id."""
 
 
 def _exactly(value: object, kind: type) -> object:
@@ -62,6 +70,11 @@ class Completion:
     text: str
     finished: bool
     logprobs: tuple[float, ...] | None = None
+
+    def known_logprobs(self) -> tuple[float, ...]:
+        """The log-probabilities of a response that was sampled with them."""
+        assert self.logprobs is not None, "sampled without log-probabilities (Sampling.with_logprobs)"
+        return self.logprobs
 
 
 @dataclass(frozen=True)
@@ -248,7 +261,7 @@ for _names in (AnswerKind, DifficultyGroup, Action, ExampleKind):
     _converter.register_structure_hook(_names, lambda value, names: names(value))
 
 
-def to_json(record) -> str:
+def to_json(record: Any) -> str:
     """One line of JSON, without a newline; what is None by default and still None is left out."""
     optional = {field.name for field in fields(record) if field.default is None}
     values = {name: value for name, value in asdict(record).items() if value is not None or name not in optional}

@@ -40,7 +40,7 @@ HEADINGS = [int(number) for number in re.findall(r"^## A([0-9]+)\. \S", PAGE, re
 REFERENCES = sorted(set(re.findall(r"([\w./]+)::([\w.]+)", PAGE)))
 OPTIONS = sorted(set(re.findall(r"(?<![\w-])--([\w.-]*\w)", PAGE)))
 BODIES = re.split(r"^## .*$", PAGE, flags=re.MULTILINE)[1:]
-ENTRIES = {number: " ".join(body.split()) for number, body in zip(HEADINGS, BODIES)}  # each on one line
+ENTRIES = {number: " ".join(body.split()) for number, body in zip(HEADINGS, BODIES[:-1], strict=True)}
 INDEX = re.findall(r"^\| A([0-9]+) \| (.+) \| (.+) \|$", PAGE, re.MULTILINE)
 NOT_IN_THE_CODE = {53}  # slips in the paper's sentences, with which no code has to do
 
@@ -222,7 +222,7 @@ def test_a7_chance():
 def test_a8_exclusion():
     unfiltered = [TABLE_3[model]["Initial SFT + GRPO"] for model in (QWEN, LLAMA)]
     without_rl = [TABLE_10[model]["SFT-Medium -> Bridged-Hard"].average for model in (QWEN, LLAMA)]
-    assert all(low < high for low, high in zip(unfiltered, without_rl))
+    assert all(low < high for low, high in zip(unfiltered, without_rl, strict=True))
     states(8, *("{:.2f} and {:.2f}".format(*pair) for pair in (unfiltered, without_rl)))
 
 

@@ -91,7 +91,7 @@ def test_fields_keep_their_order_and_letters():
 
 
 def test_a_number_that_is_none_cannot_be_written():
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="not JSON compliant"):
         to_json(Evaluation("base", "test", 10, 4, float("nan"), 0.9))
 
 
@@ -134,6 +134,6 @@ def test_a_wrong_type_inside_a_record_is_refused_and_not_converted(record_type, 
 
 
 def test_a_long_line_is_not_repeated_in_full():
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="not a Rejected record") as caught:
         from_json(Rejected, json.dumps({"problem_id": "p", "text": "x" * 10_000}))
     assert len(str(caught.value)) < 400

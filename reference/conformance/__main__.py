@@ -23,6 +23,7 @@ def load(name: str) -> ModuleType:
         if not path.is_file():
             raise ValueError(f"there is no file {name}; {USAGE}")
         spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None and spec.loader is not None  # the name ends in .py
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module

@@ -2,9 +2,10 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # Relative to the largest expected number of a case: double precision, with room for sums in another order.
 TOLERANCE = 1e-9
@@ -84,7 +85,7 @@ def _difference(expected: object, found: object) -> float:
     return max([0.0, *(abs(a - b) / scale for a, b in pairs)])
 
 
-def _numbers(expected: object, found: object):
+def _numbers(expected: Any, found: Any) -> Iterator[tuple[float, float]]:
     if isinstance(expected, list):
         for one, other in zip(expected, found, strict=True):
             yield from _numbers(one, other)

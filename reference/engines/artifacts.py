@@ -13,9 +13,10 @@ from typing import Generic, TypeVar
 
 from reference.engines.distributed import Process
 from reference.interfaces import Share
-from reference.records import from_json, to_json
+from reference.records import OfProblem, from_json, to_json
 
 Record = TypeVar("Record")
+ProblemRecord = TypeVar("ProblemRecord", bound=OfProblem)
 # What makes a checkpoint folder the model it is: weights, configuration, tokenizer, chat template.
 CHECKPOINT_FILES = (".safetensors", ".json", ".jinja", ".txt", ".model")
 
@@ -74,28 +75,28 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class RecordLog(Generic[Record]):
+class RecordLog(Generic[ProblemRecord]):
     """A stage's output while it grows: finished items by problem id, on disk as soon as they are added.
 
     Each process appends the items of its share to a file of its own; what earlier processes left behind, however many
     they were, is taken up by all.
     """
 
-    def __init__(self, path: Path, record_type: type[Record], process: Process, share: Share):
+    def __init__(self, path: Path, record_type: type[ProblemRecord], process: Process, share: Share):
         self.path = path
         self.record_type = record_type
         self.process = process
         self.share = share
         self.partial = path.with_name(f"{path.name}.{share.index}.partial" if share.index else f"{path.name}.partial")
         # All processes begin with what the main one sees: a shared disk may show them different things for a while.
-        self.records: dict[str, Record] = process.on_main(self._left_behind)
+        self.records: dict[str, ProblemRecord] = process.on_main(self._left_behind)
 
     def _partials(self) -> list[Path]:
         return sorted(self.path.parent.glob(f"{self.path.name}*.partial"))
 
-    def _left_behind(self) -> dict[str, Record]:
+    def _left_behind(self) -> dict[str, ProblemRecord]:
         """What earlier processes finished; half a line behind the last newline, where one was killed, is cut off."""
-        records: dict[str, Record] = {}
+        records: dict[str, ProblemRecord] = {}
         if self.path.exists():  # finished before its stage was
             records = {record.problem_id: record for record in read_records(self.path, self.record_type)}
         for partial in self._partials():
@@ -112,7 +113,7 @@ class RecordLog(Generic[Record]):
     def __contains__(self, problem_id: str) -> bool:
         return problem_id in self.records
 
-    def add(self, records: Iterable[Record]) -> None:
+    def add(self, records: Iterable[ProblemRecord]) -> None:
         """Append what is not there yet."""
         new = [record for record in records if record.problem_id not in self.records]
         if self.share.writes:
@@ -121,7 +122,7 @@ class RecordLog(Generic[Record]):
                 file.write(to_lines(new))
         self.records.update({record.problem_id: record for record in new})
 
-    def finish(self) -> list[Record]:
+    def finish(self) -> list[ProblemRecord]:
         """All records of all processes, sorted by problem id; the partial files become the final one."""
         for others in reversed(self.process.gather(self.records)):
             self.records.update(others)
@@ -158,7 +159,7 @@ class StepLog:
         with open(self.partial if self.partial.exists() else self.path, encoding="utf-8") as file:
             return [json.loads(next(file)) for _ in range(num_steps)]
 
-    def add(self, row: Mapping[str, object]) -> None:
+    def add(self, row: Mapping[str, float]) -> None:
         """One more step, in memory. A row has the number of its `step`."""
         self.rows.append(dict(row))
         numbers = {f"{self.tracked_as}/{name}": value for name, value in row.items() if name != "step"}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from reference.engines.hub_datasets import download_text, load_hub_records
 from reference.engines.logiqa_text import LETTERS, read_logiqa_text
-from reference.paper.answers import FLOAT_DECIMALS, ROUNDED_DECIMALS, extract_answer, normalize_number
+from reference.paper.answers import FLOAT_DECIMALS, ROUNDED_DECIMALS, extract_answer, gold_number
 from reference.records import AnswerKind, Problem
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
@@ -82,9 +82,9 @@ def parse_logiqa(record: Mapping) -> Parsed:
 
 def _numeric(question: str, gold: object) -> Parsed:
     value = Decimal(str(gold))
-    if -value.as_tuple().exponent > FLOAT_DECIMALS:
+    if len(format(value, "f").partition(".")[2]) > FLOAT_DECIMALS:
         value = round(value, FLOAT_DECIMALS)  # 0.30000000000000004 was meant to be 0.3
-    number = normalize_number(format(value, "f"))
+    number = gold_number(format(value, "f"))
     decimals = len(number.partition(".")[2])
     return Parsed(question, number, AnswerKind.ROUNDED if decimals >= ROUNDED_DECIMALS else AnswerKind.NUMBER)
 
@@ -148,6 +148,7 @@ def read_problems(name: str, source: str, split: str, limit: int | None = None) 
 def _read(source: str, data_set: DataSet, split: str) -> tuple[Sequence[Mapping], list[str]]:
     """All records of a source, and what to call each in a message."""
     is_file = Path(source).exists() or source.endswith(FILES)
+    records: Sequence[Mapping]
     if data_set.parse is parse_logiqa and source.endswith(".txt"):
         text = download_text(source) if source == data_set.address else _text(Path(source))
         records = read_logiqa_text(text, source)

@@ -29,6 +29,11 @@ class TokenizedExample:
     prompt_length: int
 
 
+def text_of(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
+    """The text of these ids, without special tokens such as the end of a turn."""
+    return tokenizer.decode(list(token_ids), skip_special_tokens=True)  # type: ignore[return-value]  # one list: one text
+
+
 class Chat:
     """One checkpoint's tokenizer with its chat template and its end-of-turn ids."""
 
@@ -72,7 +77,7 @@ class Chat:
 
     def _templated(self, messages: Sequence[Message], add_generation_prompt: bool) -> list[int]:
         turns = [{"role": message.role, "content": message.content} for message in messages]
-        return self.tokenizer.apply_chat_template(
+        return self.tokenizer.apply_chat_template(  # type: ignore[return-value]  # ids, as without return_dict
             turns, add_generation_prompt=add_generation_prompt, return_dict=False, date_string=PROMPT_DATE
         )
 

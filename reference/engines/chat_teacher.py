@@ -150,7 +150,7 @@ class ChatTeacher:
         def read(text: str) -> str:
             fenced = _FENCED.fullmatch(text.strip())
             diagnosis = fenced[1] if fenced else text
-            parse_diagnosis(diagnosis, response, problem.gold)
+            parse_diagnosis(diagnosis, problem.gold)
             return diagnosis
 
         messages = words.recycling_messages(self._prompts, problem, response)
@@ -222,7 +222,7 @@ class ChatTeacher:
                 return recorded
         if keys[0] in self._in_flight:
             call = await asyncio.shield(self._in_flight[keys[0]])
-            self._recorded.count_replayed()
+            self._records().count_replayed()
             return call
         task = asyncio.create_task(self._answered(question))
         self._in_flight[keys[0]] = task
@@ -253,16 +253,16 @@ class ChatTeacher:
                     answer.tokens_read or 0,
                     answer.tokens_written or 0,
                 )
-                self._recorded.add(call)
+                self._records().add(call)
                 return call
             finally:
                 async with self._released:
-                    self._recorded.release(at_most)
+                    self._records().release(at_most)
                     self._released.notify_all()
 
     async def _reserve(self, at_most: int) -> None:
         async with self._released:
-            while not self._recorded.reserve(at_most):
+            while not self._records().reserve(at_most):
                 await self._released.wait()
 
     async def _answer(self, question: Question) -> tuple[Answer, Mapping | None]:

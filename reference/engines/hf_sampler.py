@@ -9,15 +9,19 @@ Shapes: P prompts, R rows (a row is one sample of one prompt), L cached position
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import AttentionInterface
+from torch import nn
+from transformers import AttentionInterface, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from reference.engines.chat import text_of
 from reference.engines.policy import copy_weights, load_causal_lm
 from reference.interfaces import Sampling, Share
 from reference.paper.tokens import token_logprobs
@@ -31,7 +35,16 @@ PREFILL_TOKENS = 32768
 LIKELIEST = 64
 
 
-def _grouped_decode_attention(module, query, key, value, attention_mask, dropout=0.0, scaling=None, **options):
+def _grouped_decode_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
     """Attention for one new token: the heads that share keys become the query positions, so that no key is copied."""
     if query.shape[2] != 1:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **options)
@@ -51,7 +64,9 @@ class _ReservedLayer(DynamicLayer):
         super().__init__()
         self.length = length
 
-    def update(self, key_states, value_states, *args, **options):
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **options: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self._reserve(key_states, value_states)
@@ -62,7 +77,7 @@ class _ReservedLayer(DynamicLayer):
         self.keys, self.values = self._all_keys[:, :, :end], self._all_values[:, :, :end]
         return self.keys, self.values
 
-    def _reserve(self, key_states, value_states):
+    def _reserve(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         rows, heads, _, width = key_states.shape
         self._all_keys = key_states.new_empty(rows, heads, self.length, width)
         self._all_values = value_states.new_empty(rows, heads, self.length, value_states.shape[-1])
@@ -70,7 +85,7 @@ class _ReservedLayer(DynamicLayer):
     def take_rows(self, rows: torch.Tensor) -> None:
         """Keep these rows, in this order; a row may be asked for several times."""
         end = self.get_seq_length()
-        old_keys, old_values = self.keys, self.values
+        old_keys, old_values = self._all_keys[:, :, :end], self._all_values[:, :, :end]
         self._reserve(old_keys[:1].expand(len(rows), -1, -1, -1), old_values[:1].expand(len(rows), -1, -1, -1))
         torch.index_select(old_keys, 0, rows, out=self._all_keys[:, :, :end])
         torch.index_select(old_values, 0, rows, out=self._all_values[:, :, :end])
@@ -82,7 +97,7 @@ class HFSampler:
 
     def __init__(
         self,
-        tokenizer,
+        tokenizer: PreTrainedTokenizerBase,
         end_ids: Sequence[int],
         device: torch.device,
         dtype: torch.dtype,
@@ -95,20 +110,27 @@ class HFSampler:
         self.dtype = dtype
         self.max_rows = max_rows
         self.end_ids = torch.tensor(list(end_ids), device=device)
-        self.model = None
+        self.model: PreTrainedModel | None = None
 
     def load(self, checkpoint: Path) -> None:
         """Take the weights of a checkpoint directory."""
-        self.model = load_causal_lm(checkpoint, self.dtype).to(self.device).eval()
-        self.model.set_attn_implementation("grouped_decode")
+        model = load_causal_lm(checkpoint, self.dtype)
+        model.to(self.device)  # type: ignore[arg-type]  # transformers types it without its self
+        model.eval().set_attn_implementation("grouped_decode")
+        self.model = model
 
     def sync(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Take over the trainer's weights, named as in the checkpoint."""
-        copy_weights(self.model, weights)
+        copy_weights(self._loaded(), weights)
 
     def close(self) -> None:
         """Let the model go."""
         self.model = None
+
+    def _loaded(self) -> PreTrainedModel:
+        if self.model is None:
+            raise ValueError("the sampler has no weights yet; call load(checkpoint) first")
+        return self.model
 
     @torch.inference_mode()
     def sample(
@@ -119,8 +141,6 @@ class HFSampler:
         Raises:
             ValueError: no checkpoint loaded, an empty prompt, or a prompt too long for the model.
         """
-        if self.model is None:
-            raise ValueError("the sampler has no weights yet; call load(checkpoint) first")
         self._check_lengths(prompts, sampling)
         results: list[list[Completion]] = []
         begin = 0
@@ -135,8 +155,8 @@ class HFSampler:
             begin = end
         return results
 
-    def _check_lengths(self, prompts, sampling: Sampling) -> None:
-        limit = self.model.config.max_position_embeddings
+    def _check_lengths(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
+        limit = self._loaded().config.max_position_embeddings
         for prompt in prompts:
             if not 0 < len(prompt) <= limit - sampling.max_new_tokens:
                 raise ValueError(
@@ -144,7 +164,9 @@ class HFSampler:
                     f"{limit} positions; lower --data.max-prompt-tokens or the max-new-tokens of this stage"
                 )
 
-    def _sample_batch(self, prompts, seeds, sampling: Sampling) -> list[list[Completion]]:
+    def _sample_batch(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], sampling: Sampling
+    ) -> list[list[Completion]]:
         """One batch of at most `max_rows` rows, from the prompts to the last end of turn."""
         counts = [len(group) for group in seeds]
         uniforms_RT = _uniforms([seed for group in seeds for seed in group], sampling, self.device)
@@ -161,7 +183,7 @@ class HFSampler:
         alive = torch.arange(rows, device=self.device)  # the row that each line of the cache belongs to
 
         for step in range(sampling.max_new_tokens):
-            next_R = _choose(logits_RV, uniforms_RT[alive, step] if sampling.temperature > 0 else None, sampling)
+            next_R = _choose(logits_RV, None if uniforms_RT is None else uniforms_RT[alive, step], sampling)
             running_R = ~finished_R[alive]
             tokens_RT[alive[running_R], step] = next_R[running_R]
             if logprobs_RT is not None:
@@ -180,7 +202,9 @@ class HFSampler:
             position_R = position_R + 1
         return self._completions(tokens_RT, logprobs_RT, length_R, finished_R, counts)
 
-    def _read_prompts(self, prompts, max_new_tokens: int):
+    def _read_prompts(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int
+    ) -> tuple[Cache, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Prefill: left-padded prompts -> cache, next-token logits [P, V], real positions [P, L], lengths [P]."""
         longest = max(len(prompt) for prompt in prompts)
         pads = torch.tensor([longest - len(prompt) for prompt in prompts], device=self.device)
@@ -193,31 +217,39 @@ class HFSampler:
             :, None
         ]
         positions_PL = (at_L[None, :] - pads[:, None]).clamp(min=0)
-        layers = [_ReservedLayer(longest + max_new_tokens) for _ in range(self.model.config.num_hidden_layers)]
-        cache = Cache(layers=layers)
+        num_layers = self._loaded().config.num_hidden_layers
+        cache = Cache(layers=[_ReservedLayer(longest + max_new_tokens) for _ in range(num_layers)])
         logits_PV = self._forward(ids_PL, positions_PL, seen_P1LL, cache)
         return cache, logits_PV, mask_PL, longest - pads
 
-    def _forward(self, ids, positions, mask, cache) -> torch.Tensor:
+    def _forward(self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, cache: Cache) -> torch.Tensor:
         """Logits of the last position. The mask has four dimensions and is used as it is."""
-        output = self.model(
+        output = self._loaded()(
             input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, logits_to_keep=1
         )
         return output.logits[:, -1].float()
 
-    def _completions(self, tokens_RT, logprobs_RT, length_R, finished_R, counts) -> list[list[Completion]]:
+    def _completions(
+        self,
+        tokens_RT: torch.Tensor,
+        logprobs_RT: torch.Tensor | None,
+        length_R: torch.Tensor,
+        finished_R: torch.Tensor,
+        counts: Sequence[int],
+    ) -> list[list[Completion]]:
         rows = []
         for row, (length, finished) in enumerate(zip(length_R.tolist(), finished_R.tolist(), strict=True)):
             ids = tokens_RT[row, :length].tolist()
-            text = self.tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=True)
+            text = text_of(self.tokenizer, ids[:-1] if finished else ids)
             logprobs = None if logprobs_RT is None else tuple(logprobs_RT[row, :length].tolist())
             rows.append(Completion(tuple(ids), text, finished, logprobs))
         bounds = np.cumsum([0, *counts])
-        return [rows[begin:end] for begin, end in zip(bounds[:-1], bounds[1:], strict=True)]
+        return [rows[begin:end] for begin, end in pairwise(bounds)]
 
 
 def _take_rows(cache: Cache, rows: torch.Tensor) -> None:
     for layer in cache.layers:
+        assert isinstance(layer, _ReservedLayer)
         layer.take_rows(rows)
 
 

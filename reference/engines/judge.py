@@ -46,5 +46,7 @@ class Judge:
             letter = extract_letter(response)
             return Judged(letter == problem.gold, letter is not None)
         text = answer_text(response)
-        same = bool(text) and (text == problem.gold or self._latex.equal(text, problem.gold))
-        return Judged(same, bool(text))
+        if text is None:
+            return Judged(False, False)
+        assert self._latex is not None, "the judge was made for other problems"
+        return Judged(text == problem.gold or self._latex.equal(text, problem.gold), True)

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
+from transformers import PreTrainedModel
 
 from reference.engines.batches import Turn, turns_of
 from reference.engines.chat import Chat
 from reference.engines.distributed import Process, sharded_as, whole
 from reference.engines.policy import Policy, load_causal_lm
 
-Loss = Callable[[Sequence[int]], tuple[torch.Tensor, dict[str, float | torch.Tensor]]]
+Loss = Callable[[Sequence[int]], tuple[torch.Tensor, Mapping[str, float | torch.Tensor]]]
 
 
 class Learner:
@@ -142,7 +143,7 @@ def compute_type(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type != "cpu")
 
 
-def save_checkpoint(model, chat: Chat, path: Path, weights: Mapping[str, torch.Tensor]) -> None:
+def save_checkpoint(model: PreTrainedModel, chat: Chat, path: Path, weights: Mapping[str, torch.Tensor]) -> None:
     """Write a model with these weights and its tokenizer, whole or not at all. Raises ValueError: a weight is NaN."""
     broken = [name for name, weight in weights.items() if not weight.isfinite().all()]
     if broken:

@@ -69,6 +69,7 @@ def _start(seconds: float) -> subprocess.Popen:
 
 def _ask(process: subprocess.Popen, line: str) -> str:
     """The answer to a line; nothing where it takes too long or the process has ended."""
+    assert process.stdin is not None  # a pipe, as `_start` wants it
     try:
         process.stdin.write(line)
         process.stdin.flush()
@@ -78,6 +79,7 @@ def _ask(process: subprocess.Popen, line: str) -> str:
 
 
 def _line(process: subprocess.Popen) -> str:
+    assert process.stdout is not None  # a pipe too
     readable, _, _ = select.select([process.stdout], [], [], PATIENCE)
     return process.stdout.readline() if readable else ""
 

@@ -10,6 +10,7 @@ Shapes: B sequences, T positions, N supervised tokens, V words.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -49,7 +50,7 @@ def load_causal_lm(checkpoint: Path | str, dtype: torch.dtype) -> PreTrainedMode
     try:
         if (Path(checkpoint) / "generation_config.json").exists():
             GenerationConfig.from_pretrained(checkpoint)  # where it is damaged, the model would load without it
-        model, loaded = AutoModelForCausalLM.from_pretrained(
+        found: Any = AutoModelForCausalLM.from_pretrained(
             checkpoint, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, TypeError, AttributeError, SafetensorError) as error:
@@ -57,6 +58,7 @@ def load_causal_lm(checkpoint: Path | str, dtype: torch.dtype) -> PreTrainedMode
             f"cannot load a model from {str(checkpoint)!r}: expected a folder with config.json and safetensors, "
             f"or the name of a model that can be downloaded ({error})"
         ) from error
+    model, loaded = found
     if loaded["missing_keys"]:
         raise ValueError(f"the weights in {str(checkpoint)!r} lack {sorted(loaded['missing_keys'])[:3]}; complete them")
     if not hasattr(model, "model") or not hasattr(model.model, "layers"):

@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from reference.engines.artifacts import (
-    Record,
+    ProblemRecord,
     RecordLog,
     StepLog,
     file_hash,
@@ -59,7 +60,7 @@ class StageFolder:
         self._say = say
         self._started = time.monotonic()
         self._receipt_path = path / RECEIPT
-        self._receipt = {"stage": name, "done": False, "settings": dict(settings), "inputs": {}}
+        self._receipt: dict[str, Any] = {"stage": name, "done": False, "settings": dict(settings), "inputs": {}}
         self.is_done = False
         self.counts: dict[str, object] = {}
 
@@ -119,7 +120,9 @@ class StageFolder:
             if not path.exists() or file_hash(path) != digest:
                 raise ValueError(f"{path} is not as stage {self.name} left it; make it again with --redo {self.name}")
 
-    def log(self, file_name: str, record_type: type[Record], share: Share | None = None) -> RecordLog[Record]:
+    def log(
+        self, file_name: str, record_type: type[ProblemRecord], share: Share | None = None
+    ) -> RecordLog[ProblemRecord]:
         """The growing output `file_name` of this stage; its items are shared out by `share`, or one to a process."""
         return RecordLog(self.path / file_name, record_type, self.process, share or self.process.share)
 
@@ -247,7 +250,7 @@ class RunFolder:
         except Timeout as error:
             raise ValueError(f"another process is at work in {self.path}; wait for it or take another --out") from error
 
-    def take_up(self, problems: Iterable, benchmarks: Iterable, prompts) -> None:
+    def take_up(self, problems: Iterable, benchmarks: Iterable, prompts: object) -> None:
         """Throw away what `--redo` named, and put the run's own copies of settings and input records in the folder.
 
         Raises:
@@ -319,11 +322,13 @@ class RunFolder:
         """Where a stage lies that was taken up before: here, or in the run that this one is a variant of."""
         return self._folders.get(name, self.path / name)
 
-    def original_counts(self, name: str) -> dict[str, object]:
+    def original_counts(self, name: str) -> dict[str, Any]:
         """What a stage of the run that this is a variant of has counted. Raises ValueError if it is not done."""
-        if not self.original.is_done(name):
-            raise ValueError(f"{self.path} needs {name} of the run in {self.original.path}, which is not done yet")
-        return self.process.on_main(lambda: read_receipt(self.original.path / name / RECEIPT)["counts"])
+        original = self.original
+        assert original is not None, f"{self.path} is a variant of no run"
+        if not original.is_done(name):
+            raise ValueError(f"{self.path} needs {name} of the run in {original.path}, which is not done yet")
+        return self.process.on_main(lambda: read_receipt(original.path / name / RECEIPT)["counts"])
 
     def stage(self, name: str, reads: Sequence[str], inputs: Mapping[str, Path | str]) -> StageFolder:
         """Take up a stage. `reads`: the settings, or sections of settings, that it depends on.

@@ -17,12 +17,14 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerBase
 
+from reference.engines.chat import text_of
 from reference.interfaces import Sampling, Share
 from reference.records import Completion
 
@@ -90,7 +92,7 @@ class VLLMSampler:
 
     def __init__(
         self,
-        tokenizer,
+        tokenizer: PreTrainedTokenizerBase,
         end_ids: Sequence[int],
         dtype: torch.dtype,
         settings: VLLMSettings = VLLMSettings(),
@@ -105,7 +107,7 @@ class VLLMSampler:
         self.dtype = dtype
         self.settings = settings
         self.size = size
-        self._engine = None
+        self._engine: Any = None  # vllm.LLM
         self._config: PretrainedConfig | None = None
         self._names: frozenset[str] = frozenset()
 
@@ -118,7 +120,8 @@ class VLLMSampler:
         config = _read_config(checkpoint)
         names = _weight_names(config)
         stored = _stored_in(checkpoint, names)
-        if self._engine is not None and _architecture(config) == _architecture(self._config):
+        same = self._config is not None and _architecture(config) == _architecture(self._config)
+        if self._engine is not None and same:
             self._reload(_read_weights(stored))
             return
         self.close()
@@ -172,7 +175,7 @@ class VLLMSampler:
         if self._engine is None:
             raise ValueError("the sampler has no weights yet; call load(checkpoint) first")
 
-    def _check_lengths(self, prompts, sampling: Sampling) -> None:
+    def _check_lengths(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
         limit = self._engine.model_config.max_model_len
         for prompt in prompts:
             if not 0 < len(prompt) <= limit - sampling.max_new_tokens:
@@ -181,7 +184,7 @@ class VLLMSampler:
                     f"{limit} positions; lower --data.max-prompt-tokens or the max-new-tokens of this stage"
                 )
 
-    def _build(self, checkpoint: Path, config: PretrainedConfig):
+    def _build(self, checkpoint: Path, config: PretrainedConfig) -> Any:
         """A new engine with the checkpoint's weights. torch's random numbers go on as if there were none."""
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "CRITICAL")  # an error prints every request; it is raised anyway
@@ -235,7 +238,7 @@ class VLLMSampler:
     def _reload(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         given = set()
 
-        def noted():
+        def noted() -> Iterator[tuple[str, torch.Tensor]]:
             for name, weight in weights:
                 given.add(name)
                 yield name, weight
@@ -243,11 +246,12 @@ class VLLMSampler:
         stream = noted()
         self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": stream})
         assert next(stream, None) is None and given == self._names, f"other weights: {sorted(given ^ self._names)}"
+        assert self._config is not None  # the engine's
         if self._config.tie_word_embeddings:
             self._engine.apply_model(_renew_tied_head)
         self._engine.reset_prefix_cache()  # its keys and values are those of the old weights
 
-    def _parameters(self, seed: int, sampling: Sampling):
+    def _parameters(self, seed: int, sampling: Sampling) -> Any:
         from vllm import SamplingParams
 
         return SamplingParams(
@@ -261,17 +265,17 @@ class VLLMSampler:
             detokenize=False,
         )
 
-    def _completion(self, output) -> Completion:
+    def _completion(self, output: Any) -> Completion:
         ids = tuple(output.token_ids)
         finished = ids[-1] in self.end_ids
-        text = self.tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=True)
+        text = text_of(self.tokenizer, ids[:-1] if finished else ids)
         if output.logprobs is None:
             return Completion(ids, text, finished)
         logprobs = tuple(position[token].logprob for position, token in zip(output.logprobs, ids, strict=True))
         return Completion(ids, text, finished, logprobs)
 
 
-def _renew_tied_head(model) -> None:
+def _renew_tied_head(model: Any) -> None:
     """On a CPU the head computes with a packed copy of the embedding it is tied to, which a reload leaves stale.
 
     On a GPU both read the same memory; there this does nothing.
@@ -331,7 +335,7 @@ def _stored_in(checkpoint: Path, names: frozenset[str]) -> dict[Path, list[str]]
     for path in sorted(checkpoint.glob("*.safetensors")):
         try:
             with safe_open(path, "pt") as file:
-                stored[path] = [name for name in file.keys() if name in names]
+                stored[path] = [name for name in file.keys() if name in names]  # noqa: SIM118  # it is no dictionary
         except (OSError, SafetensorError) as error:
             raise ValueError(f"cannot read the weights in {str(path)!r} ({error}); the file is damaged") from error
     missing = sorted(names.difference(*stored.values()))

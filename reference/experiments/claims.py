@@ -1,5 +1,7 @@
 """What the paper claims of its experiments: each a comparison of rows, written down before any result was seen."""
 
+from itertools import pairwise
+
 from reference.config import Config
 from reference.experiments.results import Claim
 from reference.experiments.variants import ALL_ZERO, AVERAGE, BRIDGE_VARIANTS, COMPONENTS, PASS
@@ -40,7 +42,7 @@ def _components() -> list[Claim]:
     labels = [row.label for row in COMPONENTS]
     steps = [
         Claim("components", TEN, f"{above} is above {below}", AVERAGE, (above,), (below,))
-        for below, above in zip(labels, labels[1:], strict=False)
+        for below, above in pairwise(labels)
     ]
     return [*steps, Claim("components", TEN, "Full Model is above Base", AVERAGE, (labels[-1],), (labels[0],))]
 

@@ -151,10 +151,9 @@ def by_budget(lines: Sequence[Line]) -> str:
 
 def standalone(svg: str) -> str:
     """A page's figure as a file: with the colours that the page would give it."""
-    light, dark = (
-        "".join(f"--{name}:{re.search(rf'--{name}: (#[0-9a-f]+)', block)[1]};" for name in COLOURS)
-        for block in re.findall(r":root[^{]*{([^}]*)}", _style())[:2]
-    )
+    blocks = re.findall(r":root[^{]*{([^}]*)}", _style())[:2]
+    pages = [dict(re.findall(r"--(\w+): (#[0-9a-f]+)", block)) for block in blocks]
+    light, dark = ("".join(f"--{name}:{page[name]};" for name in COLOURS) for page in pages)
     style = (
         f"<style>svg{{{light}}}@media(prefers-color-scheme:dark){{svg{{{dark}}}}}text{{font-family:sans-serif}}</style>"
     )

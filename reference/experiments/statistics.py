@@ -44,11 +44,8 @@ def estimate(outcomes: Sequence[np.ndarray]) -> Estimate:
         drawn_D += np.einsum("ds,sn,dn->d", seed_weights_DS, outcome_SN, weights_DN, optimize=True) / len(outcomes)
     low, high = np.percentile(drawn_D, LEVEL).tolist()
     mean = float(np.mean([outcome.mean() for outcome in outcomes]))
-    return Estimate(
-        *(round(number, DIGITS) for number in (mean, low, high)),
-        sum(outcome.shape[1] for outcome in outcomes),
-        num_seeds,
-    )
+    mean, low, high = (round(number, DIGITS) for number in (mean, low, high))
+    return Estimate(mean, low, high, sum(outcome.shape[1] for outcome in outcomes), num_seeds)
 
 
 def _weights(rng: np.random.Generator, count: int) -> np.ndarray:

@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from reference.experiments.results import ClaimLine, Line
 from reference.experiments.variants import ALL_ZERO, AVERAGE, PASS, Experiment
@@ -18,7 +18,7 @@ NOT_PRINTED = "-"
 
 def read_csv(path: Path, record_type: type[Record]) -> list[Record]:
     """The lines of a file that `results.to_csv` wrote. Raises ValueError for a damaged one."""
-    types = {field.name: field.type for field in fields(record_type)}
+    types: dict[str, Any] = {field.name: field.type for field in fields(record_type)}
     content = path.read_text(encoding="utf-8")
     rows = list(csv.DictReader(io.StringIO(content, newline="")))
     if not rows or not content.endswith("\n"):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from reference.config import Config, flatten, method_settings
+from reference.config import Config, Operation, flatten, method_settings
 from reference.connect import World
 from reference.engines.run_folder import RunFolder
 from reference.experiments import compositions
@@ -73,7 +73,7 @@ AFTER_SFT, AFTER_TWO = "iter1/1_sft/2_bridge", "iter2/3_grpo"
 FROM_BRIDGE = ("3_bridge", "iter1/1_sft/2_bridge", "iter1/2_filter", "iter1/3_grpo", "iter1/4_recycle", "iter2")
 
 
-def _without(*operations: str) -> Variant:
+def _without(*operations: Operation) -> Variant:
     return Variant(
         f"the Bridge without {' and '.join(operations)}: such a step is kept as it is, without a local sample",
         own=FROM_BRIDGE,

@@ -80,7 +80,7 @@ def tokenize(text: str) -> list[Token]:
     An `x` before a number is an operator, the slash of `miles/hour` is a word, and a number too long to be meant is
     `other`.
     """
-    tokens = [Token(match.lastgroup, match[0], match.start(), match.end()) for match in _TOKEN.finditer(text)]
+    tokens = [Token(str(match.lastgroup), match[0], match.start(), match.end()) for match in _TOKEN.finditer(text)]
     for i, token in enumerate(tokens):
         if token.kind == "number" and len(token.text) > MAX_NUMBER_LENGTH:
             tokens[i] = token._replace(kind="other")
@@ -338,10 +338,11 @@ def _operand_start(tokens: list[Token], at: int) -> int | None:
     if at >= 0 and tokens[at].kind == "percent":
         at -= 1
     if at >= 0 and tokens[at].text == ")":
-        at = _opening(tokens, at)
+        opening = _opening(tokens, at)
+        if opening is None:
+            return None
+        at = opening
     elif at < 0 or tokens[at].kind != "number":
-        return None
-    if at is None:
         return None
     return at - 1 if at > 0 and tokens[at - 1].kind == "currency" else at
 

@@ -6,8 +6,11 @@ because a model of a few hundred thousand parameters has to read it.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+Item = TypeVar("Item")
 
 LARGEST = 99
 LARGEST_START = 50
@@ -252,7 +255,7 @@ def draw(rng: Random, low: int, high: int) -> int:
     return low + int(rng.random() * (high - low + 1))
 
 
-def pick(rng: Random, items: Sequence):
+def pick(rng: Random, items: Sequence[Item]) -> Item:
     """One of the items."""
     return items[int(rng.random() * len(items))]
 
@@ -359,7 +362,7 @@ def relations(
     """
     value = draw_count(rng, 2, min(LARGEST_START, ceiling))
     values, sentences, steps = [value], [start_sentence(rng, wording, (people[0], "", noun), value)], []
-    for other, who in zip(people, people[1:]):
+    for other, who in pairwise(people):
         operator, operand = draw_operation(rng, value, mix, ceiling)
         sentences.append(sentence(rng, pick(rng, wording.told[operator]), (who, other, noun), operator, operand))
         result = apply(value, operator, operand)
@@ -412,7 +415,7 @@ def sum_steps(people: Sequence[str], values: Sequence[int], noun: str, last_is_c
     total = values[0] + values[1]
     carried = "right" if last_is_carried else ""
     steps = [Step(f"{people[0]} and {people[1]} have", values[0], "+", values[1], total, noun, carried)]
-    for who, value in zip(people[2:], values[2:]):
+    for who, value in zip(people[2:], values[2:], strict=True):
         steps.append(Step(f"With {who} that is", total, "+", value, total + value, noun, "left"))
         total += value
     return steps
@@ -546,7 +549,7 @@ def ordering(rng: Random) -> Story:
     people = distinct(rng, NAMES, draw(rng, 3, 6))
     clues = [
         f"{high} is {more} than {low}." if rng.random() < 0.5 else f"{low} is {less} than {high}."
-        for high, low in zip(people, people[1:])
+        for high, low in pairwise(people)
     ]
     rng.shuffle(clues)
     position = draw(rng, 1, len(people))

@@ -6,6 +6,7 @@ nowhere, or leads nowhere is the first error; if all are in order, the error is 
 
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import NamedTuple
 
 from reference.interfaces import UnusableAnswer
@@ -242,7 +243,7 @@ def short_reasoning(problem: Problem, program: Program) -> str:
         lines.append(f"So the answer is {program.gold}.")
     count = min(len(lines), MAX_REASONING_LINES)
     bounds = [len(lines) * k // count for k in range(count + 1)]
-    joined = [" ".join(_ended(line) for line in lines[i:j]) for i, j in zip(bounds, bounds[1:])]
+    joined = [" ".join(_ended(line) for line in lines[i:j]) for i, j in pairwise(bounds)]
     return "\n".join([*joined, f"#### {program.gold}"])
 
 

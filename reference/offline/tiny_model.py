@@ -117,7 +117,9 @@ def pretrain(policy: Policy, batches: Sequence[Sequence[TokenizedExample]]) -> N
         optimizer.step()
 
 
-def curriculum(lessons: Sequence[Lesson], examples: Sequence[TokenizedExample], seed: int) -> list[list]:
+def curriculum(
+    lessons: Sequence[Lesson], examples: Sequence[TokenizedExample], seed: int
+) -> list[Sequence[TokenizedExample]]:
     """The batches of all steps: short problems first, then all of them, as often as needed."""
     rng = Random(seed)
     short = [
@@ -127,7 +129,7 @@ def curriculum(lessons: Sequence[Lesson], examples: Sequence[TokenizedExample], 
     return first + list(islice(_endless_batches(examples, rng), STEPS - FIRST_STEPS))
 
 
-def _endless_batches(examples: Sequence[TokenizedExample], rng: Random) -> Iterator[list[TokenizedExample]]:
+def _endless_batches(examples: Sequence[TokenizedExample], rng: Random) -> Iterator[Sequence[TokenizedExample]]:
     """Epoch after epoch, without much padding: shuffle, sort stretches of 50 batches by length, shuffle batches."""
     while True:
         order = list(examples)

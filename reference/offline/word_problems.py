@@ -105,7 +105,7 @@ def _story(rng: Random, split: str) -> Story:
 def _solution_lines(rng: Random, split: str, steps: list[Step]) -> list[str]:
     """The steps as lines, some of them compound: a line takes in the next step where it asks for it and may."""
     lines, expression, operators, size = [], "", "", 0
-    for step, following in zip(steps, [*steps[1:], None]):
+    for step, following in zip(steps, [*steps[1:], None], strict=True):
         if not expression:
             size = _line_size(rng, split)
             expression = f"{step.left} {step.operator} {step.right}"

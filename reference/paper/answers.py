@@ -44,7 +44,7 @@ def extract_answer(text: str) -> str | None:
     A fraction, a time, a calculation, a number in scientific notation or two numbers in a row are no decimal: None.
     Never raises.
     """
-    before, mark, after = text.rpartition(ANSWER_MARK)
+    _, mark, after = text.rpartition(ANSWER_MARK)
     return normalize_number(after.split("\n", 1)[0]) if mark else None
 
 

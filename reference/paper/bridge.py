@@ -6,6 +6,7 @@ Text in, text out: the teacher and the student's step scorer come in as argument
 import math
 import re
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 
 from reference.interfaces import StepScorer, Teacher, UnusableAnswer
 from reference.paper.answers import extract_answer, gold_number, is_answer_line
@@ -66,7 +67,7 @@ def _cut(trace: str, starts: Sequence[int]) -> list[str]:
     inner = [at for at in starts if trace[:at].strip() and trace[at:].strip()]
     starts = [at for at in inner if not is_answer_line(trace[at:].split("\n", 1)[0])]
     bounds = [0, *starts, len(trace)]
-    return [trace[begin:end] for begin, end in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [trace[begin:end] for begin, end in pairwise(bounds)]
 
 
 def importance_score(problem: Problem, trace: str, steps: Sequence[str], index: int, teacher: Teacher) -> float:
@@ -272,6 +273,7 @@ def bridge_examples(problem: Problem, bridged: BridgedTrace, prompts: Prompts) -
     examples = [full_example(problem, bridged.text, ExampleKind.BRIDGE, prompts)]
     for step in bridged.steps:
         if step.is_local:
+            assert step.rewritten is not None  # a dropped step adds no local sample
             target = Message("assistant", step.rewritten.strip())
             messages = (*next_step_messages(prompts, problem, step.context), target)
             examples.append(SFTExample(problem.id, ExampleKind.LOCAL, messages))

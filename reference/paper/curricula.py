@@ -15,7 +15,8 @@ def within_budget(traces: Sequence[Trace], budget: float) -> list[Trace]:
     Raises:
         ValueError: the whole list has fewer tokens and could not be cut: nobody knows whether it would have sufficed.
     """
-    taken, tokens = [], 0
+    taken: list[Trace] = []
+    tokens = 0
     for trace in traces:
         tokens += trace.num_tokens
         if tokens > budget:
@@ -25,7 +26,11 @@ def within_budget(traces: Sequence[Trace], budget: float) -> list[Trace]:
 
 
 def phases_of(
-    name: str, pools: Mapping[DifficultyGroup, Sequence[Trace]], sizes: Mapping[DifficultyGroup, int], budget: int, rng
+    name: str,
+    pools: Mapping[DifficultyGroup, Sequence[Trace]],
+    sizes: Mapping[DifficultyGroup, int],
+    budget: int,
+    rng: Random,
 ) -> list[tuple[str, list[Trace]]]:
     """What a curriculum learns, as named phases in order, with `budget` supervised tokens in all.
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from difflib import SequenceMatcher
+from typing import Any
 
 from reference.interfaces import Teacher, UnusableAnswer
 from reference.paper.answers import extract_answer, gold_number
@@ -125,14 +126,14 @@ def select_near_miss(
 
 def diagnose(teacher: Teacher, problem: Problem, response: str) -> Diagnosis:
     """Eq. (16): e = T(q, a*, o^-), validated as Eq. 17. Raises UnusableAnswer."""
-    return parse_diagnosis(teacher.diagnose(problem, response), response, problem.gold)
+    return parse_diagnosis(teacher.diagnose(problem, response), problem.gold)
 
 
-def parse_diagnosis(text: str, response: str, gold: str) -> Diagnosis:
+def parse_diagnosis(text: str, gold: str) -> Diagnosis:
     """Eq. (17): the seven fields from the teacher's JSON text, checked by `validate_diagnosis` (ambiguity A44).
 
     Raises:
-        UnusableAnswer: not one JSON object, or not a valid diagnosis of this response.
+        UnusableAnswer: not one JSON object, or not a valid diagnosis.
     """
     try:
         values = json.loads(text, object_pairs_hook=_with_each_key_once)
@@ -142,7 +143,7 @@ def parse_diagnosis(text: str, response: str, gold: str) -> Diagnosis:
         raise UnusableAnswer(f"the diagnosis is not JSON ({error}): {text[:80]!r}") from error
     if not isinstance(values, dict):
         raise UnusableAnswer(f"the diagnosis must be a JSON object, got {text[:80]!r}")
-    return validate_diagnosis(values, response, gold)
+    return validate_diagnosis(values, gold)
 
 
 def _with_each_key_once(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
@@ -152,7 +153,7 @@ def _with_each_key_once(pairs: Sequence[tuple[str, object]]) -> dict[str, object
     return dict(pairs)
 
 
-def validate_diagnosis(values: Mapping[str, object], response: str, gold: str) -> Diagnosis:
+def validate_diagnosis(values: Mapping[str, Any], gold: str) -> Diagnosis:
     """Appendix D.2's rules: exactly the seven keys, a short excerpt, a last line `#### a*`.
 
     Whether the excerpt is one is for `locate_excerpt` (ambiguity A43).
@@ -218,7 +219,8 @@ def _most_alike(shown: str, places: Sequence[int], wanted: str) -> tuple[int, in
     parts = []
     for start in [start for start in starts if abs(start - nearest) <= NEIGHBOURS]:
         matcher.set_seq1(shown[start : start + len(wanted)])
-        end = max(block.a + block.size for block in matcher.get_matching_blocks()[:-1])  # the last one is empty
+        shared = matcher.get_matching_blocks()[:-1]  # the last one is empty
+        end = max((block.a + block.size for block in shared), default=0)
         matcher.set_seq1(shown[start : start + end])
         parts.append((matcher.ratio(), -start, start + end))
     _, start, end = max(parts)

@@ -72,7 +72,8 @@ def head_statistics(
             found.append(
                 (token_logprobs(logits_CV, targets_C, temperature), token_entropy(logits_CV, temperature), plain_C)
             )
-        return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+        logprobs_N, entropy_N, plain_N = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return logprobs_N, entropy_N, plain_N
 
 
 def token_entropy(logits_NV: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:

@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Sequence
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # Its font cache is built once on a machine, slowly, and announced on stderr, where a run says nothing.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
@@ -32,7 +32,7 @@ MARKERS = ("D", "o")
 TINT = 0.5  # of a filled area: what stands on it stays readable on either page
 NAME_ROOM = 50  # letters that fit above an axis
 WIDTH = 4.6  # inches; 331 units of the SVG
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a name may have dollars in it
     "font.size": 10,
@@ -213,6 +213,5 @@ def _svg(figure: Figure, about: str) -> str:
     text = re.sub(r'<g id="[^"]*"', "<g", text)
     for stand_in, variable in VARIABLES.items():
         text = text.replace(stand_in, f"var({variable})")
-    view = re.search(r'viewBox="[^"]*"', text)[0]
-    opening = f'<svg {view} xmlns:xlink="http://www.w3.org/1999/xlink" role="img" aria-label="{escape(about)}"'
-    return re.sub(r"<svg[^>]*>", lambda _: f'{opening} stroke-linejoin="round">', text, count=1)
+    rest = f'xmlns:xlink="http://www.w3.org/1999/xlink" role="img" aria-label="{escape(about)}" stroke-linejoin="round"'
+    return re.sub(r'<svg[^>]*(viewBox="[^"]*")[^>]*>', lambda found: f"<svg {found[1]} {rest}>", text, count=1)

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
+from typing import Any
 
 import torch
 
@@ -34,7 +35,7 @@ from reference.records import (
 from reference.report.story import Iteration, Outcome, Run, read_group
 from reference.report.token_shading import TokenTexts
 
-Data = dict[str, object]
+Data = dict[str, Any]  # as JSON has it
 
 
 class Inspector:
@@ -115,7 +116,8 @@ class Inspector:
         }
 
     def _detail(self, problem: Problem) -> Data:
-        graded, trace, bridged = (table.get(problem.id) for table in (self.graded, self.traces, self.bridged))
+        graded, trace = self.graded.get(problem.id), self.traces.get(problem.id)
+        bridged = self.bridged.get(problem.id)
         groups = [(iteration, self._group(iteration, known.get(problem.id))) for iteration, known in self.outcomes]
         return {
             "solution": problem.solution,
@@ -212,7 +214,7 @@ def _in_turn(lists: Sequence[Sequence[str]]) -> list[str]:
     return [one for turn in zip_longest(*lists) for one in turn if one is not None]
 
 
-def candidate(response: Completion, taus: Mapping[str, object]) -> Data:
+def candidate(response: Completion, taus: Data) -> Data:
     """Eqs. (30)-(33) for one response."""
     num_tokens, num_steps = len(response.token_ids), len(split_steps(response.text))
     has_answer = extract_answer(response.text) is not None
@@ -243,7 +245,7 @@ def carla() -> dict[str, Data]:
     steps = []
     for unit in TABLE_12:
         action, is_local = choose_action(unit.scores, CARLA_THRESHOLDS)
-        step = {"original": unit.text, "scores": asdict(unit.scores), "action": str(action), "local": None}
+        step: Data = {"original": unit.text, "scores": asdict(unit.scores), "action": str(action), "local": None}
         if action in after:
             step["rewritten"] = after[action](unit.text)
         else:
@@ -251,7 +253,7 @@ def carla() -> dict[str, Data]:
                 ", which is also a local sample" if is_local else ""
             )
         steps.append(step)
-    index = {"id": CARLA.id, "question": CARLA.question, "gold": CARLA.gold, "group": "", "rollouts": []}
+    index: Data = {"id": CARLA.id, "question": CARLA.question, "gold": CARLA.gold, "group": "", "rollouts": []}
     index |= {"actions": [step["action"] for step in steps], "failed": False, "rejected": False, "paper": True}
     detail = {"bridge": {"steps": steps}, "thresholds": asdict(CARLA_THRESHOLDS), "rollouts": [], "failures": []}
     return {"index": index, "detail": {**detail, "graded": None, "trace": None, "rejected": [], "solution": ""}}

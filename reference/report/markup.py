@@ -112,6 +112,7 @@ def _stage_row(stage: Stage, longest: float) -> str:
     if stage.state != "done":
         state = "begun, not finished" if stage.state == "begun" else "not there"
         return f'<tr class="{kind}">{name}<td class="wrap">{state}</td><td></td><td></td></tr>'
+    assert stage.seconds is not None  # a stage that is done says how long it took
     counts = ", ".join(f"{value} {label}" for label, value in stage.counts.items() if label != "rejected")
     number = stage.counts.get("rejected")  # only where the teacher is asked
     rejected = "" if number is None else f'{text(number)}<span class="unit"> rejected</span>'

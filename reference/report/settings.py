@@ -52,7 +52,8 @@ class Setting(NamedTuple):
 
 def differences(settings: Mapping[str, object]) -> list[Setting]:
     """Where a run departs from Tables 5 and 6, and after that from the other defaults. Values as JSON has them."""
-    found, seen = [], set()
+    found: list[Setting] = []
+    seen: set[str] = set()
     for table, reported, as_fields in (("Table 5", TABLE_5, TABLE_5_FIELDS), ("Table 6", TABLE_6, TABLE_6_FIELDS)):
         for row, names in as_fields.items():
             expected = _as_json(reported[row])

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from reference.config import Config, DataConfig
 from reference.engines.artifacts import Record, read_json, read_records
@@ -105,7 +105,7 @@ class Run:
     """A run's folder. Records are in the order of their files; `calibration` is None before the Bridge stage."""
 
     path: Path
-    settings: Mapping[str, object]
+    settings: Mapping[str, Any]
     environment: Mapping[str, str]
     stages: Sequence[Stage]
     problems: Mapping[str, Problem]
@@ -113,7 +113,7 @@ class Run:
     graded: Sequence[Graded]
     traces: Sequence[Trace]
     bridged: Sequence[BridgedTrace]
-    calibration: Mapping[str, Mapping[str, object]] | None
+    calibration: Mapping[str, Mapping[str, Any]] | None
     iterations: Sequence[Iteration]
     results: Sequence[Evaluation]
     spent: Sequence[Spent]
@@ -172,7 +172,7 @@ def read_run(path: Path) -> Run:
     )
 
 
-def _plan(settings: Mapping[str, object]) -> list[str]:
+def _plan(settings: Mapping[str, Any]) -> list[str]:
     """The stages that these settings mean."""
     data = DataConfig(tests=tuple(settings["data.tests"]))
     return stage_names(replace(Config(), iterations=settings["iterations"], data=data))

@@ -34,7 +34,7 @@ class TokenTexts:
         waiting: list[int] = []
         logprob = 0.0
         last = len(response.token_ids) - 1
-        for at, (token, value) in enumerate(zip(response.token_ids, response.logprobs, strict=True)):
+        for at, (token, value) in enumerate(zip(response.token_ids, response.known_logprobs(), strict=True)):
             if at == last and response.finished:  # the end of turn, whatever the tokenizer writes for it
                 pieces += [(self._text(waiting), logprob)] if waiting else []
                 pieces.append(("", value))

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from reference.engines.artifacts import Record
+from reference.engines.artifacts import ProblemRecord
 from reference.engines.parallel import in_parallel
 from reference.engines.progress import with_progress
 from reference.engines.run_folder import StageFolder
@@ -17,13 +17,13 @@ Item = TypeVar("Item")
 def ask_teacher(
     stage: StageFolder,
     file_name: str,
-    record_type: type[Record],
+    record_type: type[ProblemRecord],
     items: Mapping[str, Item],
-    answer: Callable[[Item], Record],
+    answer: Callable[[Item], ProblemRecord],
     teacher: Teacher,
     max_rejected: float,
     rejections: str = "rejected.jsonl",
-) -> tuple[list[Record], list[Rejected]]:
+) -> tuple[list[ProblemRecord], list[Rejected]]:
     """`answer(item)` for each problem id's item: the records, and the rejections where the answer was unusable.
 
     Raises:
@@ -33,7 +33,7 @@ def ask_teacher(
     share = stage.process.share
     left = [problem_id for problem_id in share.of(list(items)) if problem_id not in log and problem_id not in refused]
 
-    def answered(problem_id: str) -> Record | Rejected:
+    def answered(problem_id: str) -> ProblemRecord | Rejected:
         try:
             return answer(items[problem_id])
         except UnusableAnswer as error:
@@ -42,7 +42,10 @@ def ask_teacher(
     failure: Exception | None = None
     try:
         for record in with_progress(in_parallel(left, answered, teacher.concurrency), len(left), stage.name):
-            (refused if isinstance(record, Rejected) else log).add([record])
+            if isinstance(record, Rejected):
+                refused.add([record])
+            else:
+                log.add([record])
     except (ValueError, OSError) as error:
         failure = error
     failures = stage.process.gather(failure is not None)  # the others finish their shares, and then end as well

@@ -72,6 +72,7 @@ def build_bridge(
     without = [Action(name) for name in config.bridge.without]
 
     def bridged(trace: Trace) -> BridgedTrace:
+        assert calibration.tau_difficulty is not None  # measured on this trace too, or given
         thresholds = Thresholds(config.bridge.tau_importance, config.bridge.tau_jumpiness, calibration.tau_difficulty)
         return bridge_trace(by_id[trace.problem_id], trace.text, teacher, scorer, thresholds, without)
 
@@ -104,7 +105,7 @@ def _calibrate(
     }
     given = (config.bridge.tau_difficulty, config.recycling.tau_length, config.recycling.tau_steps)
     taus = [
-        given_tau if given_tau is not None else table and table["mean"]
+        given_tau if given_tau is not None else table["mean"] if table else None
         for given_tau, table in zip(given, measured.values(), strict=True)
     ]
     return Calibration(*taus), measured

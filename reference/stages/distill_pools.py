@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from reference.config import Config
@@ -73,7 +74,7 @@ def _distill(
 ) -> list[list[Trace]]:
     """The passes over one group: the first over all of it, later ones over as many problems as are still needed."""
     passes: list[list[Trace]] = []
-    wanted, tokens = list(members), 0
+    wanted, tokens = members, 0
     while wanted:
         attempt = len(passes)
         found, _ = ask_teacher(
@@ -81,7 +82,7 @@ def _distill(
             f"{group}.{attempt}.jsonl",
             Trace,
             {problem.id: problem for problem in wanted},
-            lambda problem, attempt=attempt: trace_of(problem, student, teacher, attempt),
+            partial(trace_of, student=student, teacher=teacher, attempt=attempt),
             teacher,
             config.teacher.max_rejected,
             rejections=f"rejected.{group}.{attempt}.jsonl",

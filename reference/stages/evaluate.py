@@ -35,10 +35,10 @@ def evaluate(
     stage_name = f"eval/{name.replace('/', '-')}"
     if not run.wants(stage_name):
         return
+    evaluated = " ".join(problem.id for problems in benchmarks.values() for problem in problems)
     inputs = {"checkpoint": checkpoint, "benchmarks": run.benchmarks_path, "prompts": run.prompts_path}
-    inputs["evaluated"] = " ".join(problem.id for problems in benchmarks.values() for problem in problems)
     reads = ("seed", "sampler", "vllm", "model", "data.max_prompt_tokens", "evaluation")
-    stage = run.stage(stage_name, reads, inputs)
+    stage = run.stage(stage_name, reads, {**inputs, "evaluated": evaluated})
     if stage.is_done:
         _collect(run)
         return

@@ -89,7 +89,7 @@ def _rounded(group: RolloutGroup) -> RolloutGroup:
     Certain tokens have 0.0, not -0.0.
     """
     responses = tuple(
-        replace(response, logprobs=tuple(round(logprob, LOGPROB_DECIMALS) or 0.0 for logprob in response.logprobs))
+        replace(response, logprobs=tuple(round(known, LOGPROB_DECIMALS) or 0.0 for known in response.known_logprobs()))
         for response in group.responses
     )
     return replace(group, responses=responses)

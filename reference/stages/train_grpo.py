@@ -68,8 +68,9 @@ def train_grpo(
     """
     rollouts = run.folder(name.replace("3_grpo", "2_filter")) / "rollouts.jsonl"
     inputs = {"start": start, "train": run.problems_path, "prompts": run.prompts_path, "rollouts": rollouts}
-    inputs["trained"] = " ".join([*(problem.id for problem in problems), f"{num_steps or ''}"])
-    stage = run.stage(name, ("seed", "sampler", "vllm", "model", "equations", "grpo"), inputs)
+    trained = " ".join([*(problem.id for problem in problems), f"{num_steps or ''}"])
+    reads = ("seed", "sampler", "vllm", "model", "equations", "grpo")
+    stage = run.stage(name, reads, {**inputs, "trained": trained})
     checkpoint = stage.path / "checkpoint"
     if stage.is_done:
         stage.forget_state()  # of a stage that was killed behind its receipt
@@ -172,7 +173,7 @@ def grpo_step(
     rewards_NG = torch.tensor([group.rewards for group in groups], dtype=torch.float64)
     advantages_NG = group_advantages(rewards_NG, eps=settings.advantage_eps)
     rollouts = [
-        Rollout((*prompt, *response.token_ids), len(prompt), advantage, response.logprobs)
+        Rollout((*prompt, *response.token_ids), len(prompt), advantage, response.known_logprobs())
         for prompt, group, advantages in zip(prompts, groups, advantages_NG.tolist(), strict=True)
         for response, advantage in zip(group.responses, advantages, strict=True)
     ]
@@ -264,7 +265,7 @@ def _update(
     lengths = [len(rollout.token_ids) - rollout.prompt_length for rollout in rollouts]
     loss_of = verl.grpo_loss if equations == "verl" else grpo_loss
 
-    def share_of_loss(rows: Sequence[int]) -> tuple[torch.Tensor, dict[str, float]]:
+    def share_of_loss(rows: Sequence[int]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         batch, known = [rollouts[row] for row in rows], next(waiting)
         ids_BT, mask_BT = _tensors(batch, learner.device)
         advantages_B = known.old_BT.new_tensor([rollout.advantage for rollout in batch])

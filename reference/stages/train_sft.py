@@ -10,7 +10,7 @@ import torch
 from reference.config import Config, Equations, GRPOConfig, ModelConfig, SFTConfig
 from reference.engines.artifacts import to_lines
 from reference.engines.batches import in_batches, pad_right, response_mask
-from reference.engines.chat import Chat, TokenizedExample
+from reference.engines.chat import Chat, TokenizedExample, text_of
 from reference.engines.distributed import Process
 from reference.engines.learner import Learner
 from reference.engines.progress import with_progress
@@ -96,7 +96,7 @@ def tokenize(examples: Sequence[SFTExample], chat: Chat, max_length: int, equati
 
 def _answer(tokens: TokenizedExample, chat: Chat) -> str | None:
     """The final answer that stands in the supervised tokens, if any."""
-    return extract_answer(chat.tokenizer.decode(tokens.token_ids[tokens.prompt_length :], skip_special_tokens=True))
+    return extract_answer(text_of(chat.tokenizer, tokens.token_ids[tokens.prompt_length :]))
 
 
 def _train(
@@ -150,7 +150,7 @@ def sft_step(
     lengths = [len(example.token_ids) for example in batch]
     supervised = [len(example.token_ids) - example.prompt_length for example in batch]
 
-    def share_of_loss(rows: Sequence[int]) -> tuple[torch.Tensor, dict[str, float]]:
+    def share_of_loss(rows: Sequence[int]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         ids_BT = pad_right([batch[row].token_ids for row in rows], learner.device)
         prompts, ends = [batch[row].prompt_length for row in rows], [lengths[row] for row in rows]
         mask_BT = response_mask(prompts, ends, learner.device)

@@ -165,5 +165,5 @@ def test_a_step_log_that_was_finished_before_the_stage_was_is_taken_up(tmp_path)
 def test_a_metric_that_is_no_number_is_never_written(tmp_path):
     log = StepLog(tmp_path / "metrics.jsonl", 0, Process())
     log.add({"step": 1, "loss": float("nan")})
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="not JSON compliant"):
         log.finish()

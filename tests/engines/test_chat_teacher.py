@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -353,7 +354,7 @@ def test_retry_after_is_kept_to(tmp_path, date):
         server.choose = scripted([f"429:{asked}", f"429:{asked}"] if not date else [f"429:{asked}"])
         assert teacher.solve(PROBLEM) == RIGHT
     times = [request.time for request in server.requests]
-    waits = [after - before for before, after in zip(times, times[1:])]
+    waits = [after - before for before, after in pairwise(times)]
     assert len(waits) == (1 if date else 2)
     assert all(1.0 <= wait < 2.5 for wait in waits), waits
 

@@ -73,7 +73,7 @@ def test_a_save_that_fails_leaves_the_state_before(random_checkpoint, tmp_path, 
         raise OSError("No space left on device")
 
     monkeypatch.setattr(torch, "save", half_a_save)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="No space left"):
         learner.save_state(path, {"steps": 2})
     assert learner.load_state(path) == {"steps": 1}
 

@@ -142,7 +142,9 @@ def test_a_sample_depends_on_its_prompt_and_seed_alone(engine, checkpoint):
     torch.manual_seed(1)  # the global generator has no say
     assert ids_of(engine.sample(prompts, seeds, DRAWN)) == together
     assert ids_of(engine.sample(prompts[::-1], seeds[::-1], DRAWN)) == together[::-1]
-    alone = [[engine.sample([p], [[seed]], DRAWN)[0][0].token_ids for seed in g] for p, g in zip(prompts, seeds)]
+    alone = [
+        [engine.sample([p], [[seed]], DRAWN)[0][0].token_ids for seed in g] for p, g in zip(prompts, seeds, strict=True)
+    ]
     assert alone == together
     longer = ids_of(engine.sample(prompts, seeds, replace(DRAWN, max_new_tokens=30)))
     assert [[ids[:24] for ids in group] for group in longer] == together

@@ -62,12 +62,12 @@ def test_each_variant_does_what_is_its_own_and_no_more(whole):
 @pytest.mark.slow
 def test_the_tables_have_every_row_and_the_seeds_differ(whole):
     for name, experiment in experiments(CONFIG).items():
-        rows = list(csv.DictReader(open(whole[0] / "results" / f"{name}.csv", encoding="utf-8")))
+        rows = list(csv.DictReader((whole[0] / "results" / f"{name}.csv").read_text(encoding="utf-8").splitlines()))
         labels = {row["label"] for row in rows}
         assert labels == {row.label for row in experiment.rows}
         assert {row["seeds"] for row in rows} == {"1 2"} and all(len(row["by_seed"].split()) == 2 for row in rows)
         assert any(len(set(row["by_seed"].split())) == 2 for row in rows)
-    verdicts = list(csv.DictReader(open(whole[0] / "results" / "claims.csv", encoding="utf-8")))
+    verdicts = list(csv.DictReader((whole[0] / "results" / "claims.csv").read_text(encoding="utf-8").splitlines()))
     assert len(verdicts) == len(claims(CONFIG)) and {row["verdict"] for row in verdicts} <= {
         "seen",
         "not seen",
@@ -78,7 +78,7 @@ def test_the_tables_have_every_row_and_the_seeds_differ(whole):
 
 @pytest.mark.slow
 def test_the_numbers_are_those_of_the_evaluations(whole):
-    rows = list(csv.DictReader(open(whole[0] / "results" / "components.csv", encoding="utf-8")))
+    rows = list(csv.DictReader((whole[0] / "results" / "components.csv").read_text(encoding="utf-8").splitlines()))
     for label, where in (("Full Model", "eval/iter2-3_grpo"), ("SFT-Mixed", "variants/sft-mixed/eval/sft_mixed")):
         for at, seed in enumerate((1, 2)):
             lines = (whole[0] / f"seed-{seed}" / where / "results.jsonl").read_text().splitlines()

@@ -57,7 +57,7 @@ def test_value_of_an_expression(text, expected):
 
 @pytest.mark.parametrize("text", ["", "2 +", "(2", "2)", "2 3", "2 ** 3", "* 2", "x + 1", "2(3)", "1e5", "9" * 400])
 def test_what_is_no_expression_is_refused(text):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="an expression"):
         parse_expression(text)
 
 

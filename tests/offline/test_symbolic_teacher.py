@@ -92,7 +92,7 @@ def steps_with_context(problem, rewrite=None):
 
 
 def diagnosis(problem, response):
-    return parse_diagnosis(TEACHER.diagnose(problem, response), response, problem.gold)
+    return parse_diagnosis(TEACHER.diagnose(problem, response), problem.gold)
 
 
 def all_numbers(text):

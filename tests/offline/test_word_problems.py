@@ -54,7 +54,7 @@ def value_of(numbers, operators):
     """An expression by plain loops: products and quotients first, then a running sum; every value is checked."""
     terms = [numbers[0]]
     signs = ["+"]
-    for operator, number in zip(operators, numbers[1:]):
+    for operator, number in zip(operators, numbers[1:], strict=True):
         if operator == "*":
             terms[-1] *= number
         elif operator == "/":
@@ -65,7 +65,7 @@ def value_of(numbers, operators):
             signs.append(operator)
         assert 0 <= terms[-1] <= 99
     total = 0
-    for sign, term in zip(signs, terms):
+    for sign, term in zip(signs, terms, strict=True):
         total = total + term if sign == "+" else total - term
         assert 0 <= total <= 99
     return total
@@ -197,7 +197,7 @@ def test_numbers_are_0_to_99_and_text_is_plain_ascii(split, problems):
         assert "{" not in text and "  " not in text
 
 
-@pytest.mark.parametrize("split", ("pretrain", "train", "test", "ood_templates"))
+@pytest.mark.parametrize("split", ["pretrain", "train", "test", "ood_templates"])
 def test_one_to_six_operations_are_equally_frequent(split, problems):
     counts = [num_operations(problem) for problem in problems[split]]
     assert set(counts) == {1, 2, 3, 4, 5, 6}
@@ -210,7 +210,7 @@ def test_other_splits_have_the_numbers_of_operations_that_they_promise(problems)
     assert {num_operations(problem) for problem in problems["ood_style"]} == {1, 2}
 
 
-@pytest.mark.parametrize("split", ("pretrain", "train", "test"))
+@pytest.mark.parametrize("split", ["pretrain", "train", "test"])
 def test_lines_hold_as_many_operations_as_gsm8k_lines_do(split, problems):
     sizes = [len(operators) for problem in problems[split] for _, operators, _ in annotations(problem)]
     assert sizes.count(1) / len(sizes) == pytest.approx(0.86, abs=0.02)
@@ -305,7 +305,7 @@ def test_an_unknown_split_is_refused_with_the_names_of_the_known():
         generate("dev", 1, seed=0)
 
 
-@pytest.mark.parametrize("count", (-1, 1_000_001))
+@pytest.mark.parametrize("count", [-1, 1_000_001])
 def test_a_count_beyond_the_ids_is_refused(count):
     with pytest.raises(ValueError, match=f"count is {count}"):
         generate("train", count, seed=0)

@@ -123,6 +123,7 @@ OTHERS = {
     "#### -1,000.250": "-1000.25",
     "#### 5 - a lot": "5",
     "#### 5 = five": "5",
+    "#### 5\n- 3 are left\nand that is all": "5",  # the line ends the calculation
     "#### 100": "100",
 }
 
@@ -248,7 +249,7 @@ def test_an_answer_line(line):
 
 
 @pytest.mark.parametrize(
-    "line", ["", "72", "### 72", "#### Step 2", "#### Check", "####", "so #### 72", "### Step 4: 72"]
+    "line", ["", "72", "### 72", "#### Step 2", "#### Check", "####", "so #### 72", "X#### 72", "### Step 4: 72"]
 )
 def test_no_answer_line(line):
     assert not is_answer_line(line)
@@ -271,6 +272,7 @@ def test_no_answer_line(line):
         ("#### B) The leisure area", "B"),
         ("#### (C): it is so", "C"),
         ("#### A\n#### D", "D"),
+        ("#### A\nor so\nit seems", "A"),
         ("first #### A, then #### B", "B"),
         ("B", None),
         ("#### E", None),
@@ -298,7 +300,10 @@ def test_an_options_letter_stands_alone_behind_the_mark(text, letter):
         ("#### \\boxed{\\frac{1}{2}}", "\\frac{1}{2}"),
         ("#### $\\boxed{3}$", "3"),
         ("#### **7**", "7"),
-        ("#### 5\nmore", "5"),
+        ("#### 5\nmore\nand more", "5"),
+        ("#### 5\n#### 7", "7"),
+        ("#### **X**", "X"),
+        ("#### **$x$**.", "x"),
         ("#### 5.", "5"),
         ("#### $x$.", "x"),
         ("#### **$x$.**", "x"),
@@ -323,6 +328,8 @@ def test_the_text_behind_the_mark_without_its_wrapping(text, answer):
         ("1.84", "1.8333333333333335", False),
         ("1.8", "1.8333333333333335", False),
         ("2", "1.8333333333333335", False),
+        ("1.83", "1.8350", True),  # half of the last decimal, on either side
+        ("1.84", "1.8350", True),
         ("0.67", "0.6667", True),
         ("0.66667", "0.6667", True),
         ("0.66", "0.6667", False),

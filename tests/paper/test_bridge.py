@@ -52,16 +52,20 @@ class ScriptedTeacher:
         self.scores = {"importance": importance, "jumpiness": jumpiness}
         self.rewrites = rewrites or {}
         self.calls = []
+        self.problems = []
 
     def importance(self, problem, trace, trace_without_step, step):
+        self.problems.append(problem)
         self.calls.append(("importance", trace, trace_without_step, step))
         return self.scores["importance"][step.strip()]
 
     def jumpiness(self, problem, context, step):
+        self.problems.append(problem)
         self.calls.append(("jumpiness", context, step))
         return self.scores["jumpiness"][step.strip()]
 
     def expand(self, problem, context, step, later):
+        self.problems.append(problem)
         self.calls.append(("expand", context, step, tuple(later)))
         return self._rewritten("expanded", step)
 
@@ -70,6 +74,7 @@ class ScriptedTeacher:
         return self._rewritten("compressed", step)
 
     def localize(self, problem, context, step, later):
+        self.problems.append(problem)
         self.calls.append(("localize", context, step, tuple(later)))
         return self._rewritten("localized", step)
 
@@ -84,8 +89,10 @@ class ScriptedScorer:
     def __init__(self, difficulty):
         self.difficulty = difficulty
         self.calls = []
+        self.problems = []
 
     def step_nll(self, problem, context, step):
+        self.problems.append(problem)
         self.calls.append((context, step))
         return self.difficulty[step.strip()]
 
@@ -94,7 +101,7 @@ def scripted(trace, scores, rewrites=None):
     """A teacher and a scorer that give the units of `trace` these (I, J, D)."""
     names = [step.strip() for step in split_steps(trace)]
     assert len(names) == len(scores)
-    importance, jumpiness, difficulty = (dict(zip(names, column)) for column in zip(*scores))
+    importance, jumpiness, difficulty = (dict(zip(names, column, strict=True)) for column in zip(*scores, strict=True))
     return ScriptedTeacher(importance, jumpiness, rewrites), ScriptedScorer(difficulty)
 
 
@@ -206,7 +213,7 @@ def test_difficulty_is_the_mean_negative_log_likelihood():
 
 
 def test_a_step_without_tokens_has_no_difficulty():
-    with pytest.raises(ValueError, match="at least one token"):
+    with pytest.raises(ValueError, match="^a step's difficulty needs at least one token, got an empty step$"):
         mean_nll([])
 
 
@@ -266,6 +273,7 @@ def test_each_operation_asks_its_own_verb():
         ("expand", "P", "s", ("t", "u")),
         ("localize", "P", "s", ("t", "u")),
     ]
+    assert teacher.problems == [PROBLEM] * 2
 
 
 def test_a_rewritten_step_ends_as_the_original_did():
@@ -321,6 +329,7 @@ def test_a_rewriting_that_stays_with_its_step(rewritten):
         (f"{MAY}So (48+24=$72).", r"the equation '48\+24=72'"),
         (f"{MAY}$1200 \\div 3 = 400$", "the equation '1200/3=400'"),
         (f"{MAY}\\frac{{1,200}}{{3}} = 400", "the equation '1200/3=400'"),
+        (f"{MAY}1{{,}}200 / 3 = 400", "the equation '1200/3=400'"),
         (f"{MAY}She sold 72  clips in\nApril and May", "the sentence 'She sold 72 clips in April and May'"),
     ],
 )
@@ -329,11 +338,31 @@ def test_a_rewriting_that_leaks_is_refused(rewritten, sentence):
         check_rewritten(MAY, rewritten, LATER, known=KNOWN)
 
 
+@pytest.mark.parametrize("sign", ["\\times", "\\cdot", "*", "\u00d7"])
+def test_a_product_leaks_however_it_is_written(sign):
+    with pytest.raises(UnusableAnswer, match=r"the equation '48\*2=96' of a later step"):
+        check_rewritten("b", f"b, 48 {sign} 2 = 96", ["So 48 * 2 = 96."])
+
+
+def test_a_heading_leaks_by_its_words_and_a_sentence_without_its_label():
+    with pytest.raises(UnusableAnswer, match="the heading 'the total' of a later step"):
+        check_rewritten("b", "## THE  total!\nb", ["### The total\nc"])
+    with pytest.raises(UnusableAnswer, match="the sentence 'She sold 72 clips in all' of a later step"):
+        check_rewritten("b", "b, she is done. She sold 72 clips in all.", ["Step 3: She sold 72 clips in all."])
+    check_rewritten("b", "b, Y is all that is left of them.", ["X is all that is left of them. Good."])
+
+
+def test_a_step_is_named_by_its_first_60_characters():
+    with pytest.raises(UnusableAnswer, match=f"^the teacher rewrote to an empty text the step '{'s' * 60}'$"):
+        check_rewritten("s" * 100, "")
+
+
 def test_what_the_step_or_the_known_text_says_is_no_leak():
     """Whatever a later step repeats of this one, of the question or of the context may be written."""
     step = "Step 2: In total 48 + 24 = 72.\nShe sold 72 clips in April and May."
     check_rewritten(step, f"{step} She sold 72 clips in April and May: 48+24=72", LATER)
     check_rewritten("b", "48 + 24 = 72. She sold 72 clips in April and May.", LATER, known=step)
+    check_rewritten("48 + 24 = 72", "### Step 3: The total\n48 + 24 = 72", LATER, known="### Step 3: The total")
     for leak in ("48 + 24 = 72", "She sold 72 clips in April and May."):
         with pytest.raises(UnusableAnswer, match="of a later step"):
             check_rewritten("b", leak, LATER)
@@ -384,6 +413,7 @@ def test_a_check_of_a_long_text_takes_no_time():
         ([], "7", "#### 7"),
         (["#### 7"], "7", "#### 7"),
         (["a\n", "**#### $7.0**"], "7", "a\n\n#### 7"),
+        (["a\n\n\n", "**#### 7**"], "7", "a\n\n#### 7"),
         (["a\n#### 7\n", "b"], "7", "a\nb\n\n#### 7"),
         (["a\n#### 7\n", "b\n#### 7\n"], "7", "a\nb\n\n#### 7"),
         (["a\n#### 1,200"], "1,200", "a\n\n#### 1200"),
@@ -443,11 +473,15 @@ def test_the_carla_example():
     assert [step.context for step in bridged.steps] == contexts
     assert [step.is_local for step in bridged.steps] == [True, True, False, True, False]
 
+    assert teacher.problems == [CARLA] * (5 + 4 + 3)  # importance, jumpiness but of the first step, localize
+    assert scorer.problems == [CARLA] * 5
     # The judge of importance sees the original trace, the others the processed one.
     asked = teacher.called("importance")
     assert [trace for trace, _, _ in asked] == [CARLA_TRACE] * 5
     assert [CARLA_TRACE.replace(step, "") for _, _, step in asked] == [without for _, without, _ in asked]
-    assert [(context, step.strip()) for context, step in teacher.called("jumpiness")] == list(zip(contexts, texts))[1:]
+    assert [(context, step.strip()) for context, step in teacher.called("jumpiness")] == list(
+        zip(contexts, texts, strict=True)
+    )[1:]
     assert [(context, step.strip()) for context, step, _ in teacher.called("localize")] == [
         (contexts[number], texts[number]) for number in (0, 1, 3)
     ]
@@ -455,7 +489,9 @@ def test_the_carla_example():
         "\n\n".join(texts[number + 1 :]) for number in (0, 1, 3)
     ]
     # The scorer reads the text as it stands, blank lines included.
-    assert [(context.strip(), step.strip()) for context, step in scorer.calls] == list(zip(contexts, texts))
+    assert [(context.strip(), step.strip()) for context, step in scorer.calls] == list(
+        zip(contexts, texts, strict=True)
+    )
     assert all(context.endswith("\n\n") for context, _ in scorer.calls[1:])
 
     whole, *samples = bridge_examples(CARLA, bridged, PROMPTS)

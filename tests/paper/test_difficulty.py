@@ -50,7 +50,7 @@ def test_a_reward_that_is_neither_0_nor_1_is_refused(rewards):
 
 
 def test_no_rewards_are_refused():
-    with pytest.raises(ValueError, match="at least one reward"):
+    with pytest.raises(ValueError, match="^a correctness rate needs at least one reward, got none$"):
         correctness_rate([])
 
 

@@ -293,8 +293,8 @@ def test_on_policy_the_value_is_only_the_kl_term_while_the_gradient_is_not():
     assert advantages_B.abs().max() > 0.5
     value, gradient_BT = policy_gradient(logprobs_BT, logprobs_BT, ref_BT, advantages_B, mask_BT, kl_coef=0.1)
     kl = 0.0
-    for row, ref, mask in zip(logprobs_BT.tolist(), ref_BT.tolist(), mask_BT.tolist()):
-        terms = [math.exp(q - p) - (q - p) - 1 for p, q, kept in zip(row, ref, mask) if kept]
+    for row, ref, mask in zip(logprobs_BT.tolist(), ref_BT.tolist(), mask_BT.tolist(), strict=True):
+        terms = [math.exp(q - p) - (q - p) - 1 for p, q, kept in zip(row, ref, mask, strict=True) if kept]
         kl += sum(terms) / len(terms) / len(logprobs_BT)
     assert value == pytest.approx(-0.1 * kl, abs=1e-12)
     value, gradient_BT = policy_gradient(logprobs_BT, logprobs_BT, logprobs_BT, advantages_B, mask_BT)

@@ -1,6 +1,6 @@
 """pass@k against every subset that can be drawn."""
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 
@@ -37,8 +37,8 @@ def test_pass_at_1_is_the_accuracy():
 def test_it_grows_with_the_correct_samples_and_with_k():
     by_correct = [pass_at_k(64, correct, 8) for correct in range(58)]
     by_k = [pass_at_k(64, 3, k) for k in range(1, 63)]
-    assert all(lower < higher for lower, higher in zip(by_correct, by_correct[1:]))
-    assert all(lower < higher for lower, higher in zip(by_k, by_k[1:]))
+    assert all(lower < higher for lower, higher in pairwise(by_correct))
+    assert all(lower < higher for lower, higher in pairwise(by_k))
 
 
 def test_large_counts_do_not_overflow():

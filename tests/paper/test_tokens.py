@@ -11,6 +11,7 @@ from reference.paper.tokens import (
     CHUNK,
     SMALL_VOCABULARY,
     head_logprobs,
+    head_statistics,
     mean_over_tokens,
     token_entropy,
     token_logprobs,
@@ -115,6 +116,22 @@ def test_the_whole_table_of_logits_is_made_only_where_it_is_small(monkeypatch):
     assert tables == [(CHUNK + 1, small), (CHUNK, large), (CHUNK, large), (1, large)]
 
 
+@pytest.mark.skipif(not hasattr(torch.nn.functional, "linear_cross_entropy"), reason="torch before 2.13")
+def test_torch_cuts_the_head_itself_where_it_can_and_where_it_pays(monkeypatch):
+    torchs_own, sizes = torch.nn.functional.linear_cross_entropy, []
+
+    def spy(hidden_ND, head_VD, targets_N, **options):
+        sizes.append((len(hidden_ND), len(head_VD), options["options"].batch_chunk_size))
+        return torchs_own(hidden_ND, head_VD, targets_N, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "linear_cross_entropy", spy)
+    head_logprobs(*head_case(SMALL_VOCABULARY, CHUNK + 1))
+    head_logprobs(*head_case(SMALL_VOCABULARY + 1, CHUNK))
+    assert sizes == []
+    head_logprobs(*head_case(SMALL_VOCABULARY + 1, CHUNK + 1))
+    assert sizes == [(CHUNK + 1, SMALL_VOCABULARY + 1, CHUNK)]
+
+
 @pytest.mark.parametrize("num_tokens", [CHUNK, CHUNK + 1])
 def test_the_heads_logprobs_are_float32_at_least_however_many_tokens_there_are(num_tokens):
     """In bfloat16 a log-probability of -9 has steps of 1/16: no ratio survives that."""
@@ -125,13 +142,46 @@ def test_the_heads_logprobs_are_float32_at_least_however_many_tokens_there_are(n
     torch.testing.assert_close(found_N, expected_N, rtol=0, atol=0.15)  # what is left is the rounding of the logits
 
 
+@pytest.mark.parametrize("num_tokens", [CHUNK, CHUNK + 1])
+def test_the_heads_logprobs_are_the_same_under_autocast(num_tokens):
+    hidden_ND, head_VD, targets_N = head_case(SMALL_VOCABULARY + 1, num_tokens, torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found_N = head_logprobs(hidden_ND, head_VD, targets_N)
+    torch.testing.assert_close(found_N, plain_logprobs(hidden_ND, head_VD, targets_N, 1.0))
+
+
+def test_a_target_too_few_is_refused(monkeypatch):
+    monkeypatch.delattr(torch.nn.functional, "linear_cross_entropy", raising=False)
+    hidden_ND, head_VD, targets_N = head_case(SMALL_VOCABULARY + 1, 2 * CHUNK + 1)
+    with pytest.raises(ValueError, match="zip"):
+        head_logprobs(hidden_ND, head_VD, targets_N[: 2 * CHUNK])
+
+
+def test_the_statistics_of_the_head_are_those_of_its_logits():
+    hidden_ND, head_VD, targets_N = head_case(50, 2 * CHUNK + 1)
+    found = head_statistics(hidden_ND, head_VD, targets_N, 0.7)
+    logits_NV = hidden_ND @ head_VD.T
+    expected = (
+        token_logprobs(logits_NV, targets_N, 0.7),
+        token_entropy(logits_NV, 0.7),
+        token_logprobs(logits_NV, targets_N),
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        assert not ours.requires_grad
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_entropy_agrees_with_a_loop():
     torch.manual_seed(0)
     logits_NV = 3 * torch.randn(5, 6)
-    for row, found in zip(logits_NV.tolist(), token_entropy(logits_NV, 0.7).tolist()):
+    for row, found in zip(logits_NV.tolist(), token_entropy(logits_NV, 0.7).tolist(), strict=True):
         expected = -math.fsum(math.exp(logp) * logp for logp in log_softmax(row, 0.7))
         assert found == pytest.approx(expected, abs=1e-5)
     assert token_entropy(torch.zeros(1, 9)).item() == pytest.approx(math.log(9), abs=1e-6)
+    assert torch.equal(token_entropy(logits_NV), token_entropy(logits_NV, 1.0))
+    in_rows = token_entropy(logits_NV.reshape(1, 5, 6), 0.7)
+    assert torch.equal(in_rows, token_entropy(logits_NV, 0.7).reshape(1, 5))
+    assert token_entropy(logits_NV.bfloat16()).dtype == torch.float32
 
 
 def ragged(draw, num_rows, num_positions, num_empty=0):
@@ -149,7 +199,7 @@ def test_mean_over_tokens_agrees_with_a_loop():
         found_B = mean_over_tokens(torch.tensor(x, dtype=torch.float64), torch.tensor(mask))
         for row, keep, found in zip(x, mask, found_B.tolist(), strict=True):
             total, count = 0.0, 0
-            for value, kept in zip(row, keep):
+            for value, kept in zip(row, keep, strict=True):
                 if kept:
                     total, count = total + value, count + 1
             assert found == pytest.approx(total / count if count else 0.0, abs=1e-12)

@@ -119,7 +119,7 @@ def test_the_same_holds_for_single_texts():
     assert text("\U0001f600") == "\U0001f600" and text(3) == "3"
     assert json.loads(embedded("</script>\ud83d\u2028")) == "</script>\ud83d\u2028"
     assert "<" not in embedded("</script>") and embedded("\u2028").isascii()
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="not JSON compliant"):
         embedded(float("nan"))
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -347,7 +348,7 @@ def test_each_step_samples_from_the_weights_of_the_step_before(random_student, t
     monkeypatch.setattr(random_student.sampler, "sync", watched)
     train_grpo(run_folder(tmp_path), CONFIG, NAME, random_student.base, PROBLEMS, random_student)
     assert len(synced) == 6
-    assert all(not torch.equal(one, other) for one, other in zip(synced, synced[1:], strict=False))
+    assert all(not torch.equal(one, other) for one, other in pairwise(synced))
 
 
 @pytest.mark.parametrize("stop_after", [1, 4, 9])

@@ -20,16 +20,16 @@ def with_gradient(loss_of: Callable[[torch.Tensor], torch.Tensor], logprobs: Row
     """A loss and its gradient with respect to the log-probabilities."""
     logprobs_BT = tensor(logprobs, grad=True)
     loss = loss_of(logprobs_BT)
-    loss.backward()
-    return {"loss": loss.item(), "gradient": logprobs_BT.grad.tolist()}
+    (gradient_BT,) = torch.autograd.grad(loss, logprobs_BT)
+    return {"loss": loss.item(), "gradient": gradient_BT.tolist()}
 
 
 def values_with_gradient(values_of: Callable[[torch.Tensor], torch.Tensor], inputs: Rows) -> dict:
     """Values token by token, each with its derivative with respect to its own input."""
     inputs_BT = tensor(inputs, grad=True)
     values_BT = values_of(inputs_BT)
-    values_BT.sum().backward()
-    return {"values": values_BT.tolist(), "gradient": inputs_BT.grad.tolist()}
+    (gradient_BT,) = torch.autograd.grad(values_BT.sum(), inputs_BT)
+    return {"values": values_BT.tolist(), "gradient": gradient_BT.tolist()}
 
 
 def extract_answer(text: str) -> dict:
@@ -106,7 +106,7 @@ def near_miss_score(
     has_answer: bool,
     tau_length: float,
     tau_steps: float,
-    weights: Sequence[float],
+    weights: Sequence,
 ) -> dict:
     """Eq. 30, with its parts of Eqs. 31 to 33."""
     parts = [
@@ -114,11 +114,10 @@ def near_miss_score(
         recycling.step_score(num_steps, tau_steps),
         recycling.format_score(has_answer),
     ]
-    taus = {"tau_length": tau_length, "tau_steps": tau_steps}
-    return {
-        "parts": parts,
-        "score": recycling.near_miss_score(num_tokens, num_steps, has_answer, **taus, weights=weights),
-    }
+    score = recycling.near_miss_score(
+        num_tokens, num_steps, has_answer, tau_length=tau_length, tau_steps=tau_steps, weights=tuple(weights)
+    )
+    return {"parts": parts, "score": score}
 
 
 def select_near_miss(
@@ -127,7 +126,7 @@ def select_near_miss(
     has_answer: Sequence[bool],
     tau_length: float,
     tau_steps: float,
-    weights: Sequence[float],
+    weights: Sequence,
 ) -> dict:
     """Eq. 34, over responses that have these lengths, units and answers."""
     responses = []
@@ -135,7 +134,9 @@ def select_near_miss(
         units = [f"Step {at}: and so on." for at in range(1, steps + 1)]
         text = "\n\n".join(units) + ("\n#### 5" if answered else "")
         responses.append(Completion((0,) * tokens, text, True))
-    index, score = recycling.select_near_miss(responses, tau_length=tau_length, tau_steps=tau_steps, weights=weights)
+    index, score = recycling.select_near_miss(
+        responses, tau_length=tau_length, tau_steps=tau_steps, weights=tuple(weights)
+    )
     return {"index": index, "score": score}
 
 

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -148,7 +149,7 @@ def clipped_term(ratio: Rows, advantages: Sequence[float], clip_eps: float) -> d
 
 def low_variance_kl(logprobs: Rows, ref_logprobs: Rows, **settings: object) -> dict:
     """The KL term on policy, where the ratio that it is multiplied by by default is 1 and has a gradient."""
-    trainer = grpo_trainer(beta=1.0, **settings)
+    trainer = grpo_trainer(1, beta=1.0, **settings)
     nothing_B = torch.zeros(len(logprobs), dtype=torch.float64)
     return values_with_gradient(
         lambda logprobs_BT: each_token(trainer, logprobs_BT, nothing_B, ref_per_token_logps=tensor(ref_logprobs)),
@@ -231,7 +232,8 @@ def sft_loss(logprobs: Rows, mask: Sequence[Sequence[int]], micro_batches: Seque
 
 def cosine_schedule(step: int, total_steps: int, warmup_ratio: float, min_lr_ratio: float) -> dict:
     """Transformers' schedule, which TRL's trainers take by name; the scale in the `step`-th step, counted from 1."""
-    warmup = TrainingArguments.get_warmup_steps(SimpleNamespace(warmup_steps=warmup_ratio), total_steps)
+    arguments: Any = SimpleNamespace(warmup_steps=warmup_ratio)
+    warmup = TrainingArguments.get_warmup_steps(arguments, total_steps)
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
     least = {"min_lr_rate": min_lr_ratio}
     schedule = get_scheduler("cosine_with_min_lr", optimizer, warmup, total_steps, scheduler_specific_kwargs=least)

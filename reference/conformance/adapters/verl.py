@@ -68,7 +68,9 @@ def group_advantages(rewards: Rows, eps: float) -> dict:
     return {"advantages": advantages_B1.reshape(rewards_NG.shape).tolist()}
 
 
-def surrogates(logprobs_BT: torch.Tensor, old_BT: torch.Tensor, advantages_B: torch.Tensor, config) -> torch.Tensor:
+def surrogates(
+    logprobs_BT: torch.Tensor, old_BT: torch.Tensor, advantages_B: torch.Tensor, config: FSDPActorConfig
+) -> torch.Tensor:
     """verl's policy loss of each token alone, to be maximised: its function gives only means."""
     ones = torch.ones(1, 1, dtype=torch.float64)
     terms = [
