@@ -5,7 +5,7 @@ that argues for them (docs/ambiguities.md).
 """
 
 import math
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Literal
 
 Equations = Literal["paper", "verl"]
@@ -277,15 +277,16 @@ TINY = Config(
 
 
 PAPERS_DATA = DataConfig(train="openai/gsm8k", tests=("gsm8k_platinum", "mawps", "svamp", "math500", "logiqa"))
+QWEN = Config(
+    sampler="vllm",
+    model=ModelConfig("Qwen/Qwen2.5-0.5B-Instruct", packing=True),
+    data=PAPERS_DATA,
+    bridge=BridgeConfig(tau_difficulty=0.99),
+    recycling=RecyclingConfig(tau_length=242.98, tau_steps=7.36),
+)
 PRESETS = {
     "tiny": TINY,
-    "qwen2.5-0.5b": Config(
-        sampler="vllm",
-        model=ModelConfig("Qwen/Qwen2.5-0.5B-Instruct", packing=True),
-        data=PAPERS_DATA,
-        bridge=BridgeConfig(tau_difficulty=0.99),
-        recycling=RecyclingConfig(tau_length=242.98, tau_steps=7.36),
-    ),
+    "qwen2.5-0.5b": QWEN,
     "llama3.2-1b": Config(
         sampler="vllm",
         model=ModelConfig("meta-llama/Llama-3.2-1B-Instruct", packing=True),
@@ -293,6 +294,7 @@ PRESETS = {
         bridge=BridgeConfig(tau_difficulty=1.26),
         recycling=RecyclingConfig(tau_length=287.94, tau_steps=13.67),
     ),
+    "verl": replace(QWEN, equations="verl"),
 }
 # What changes where, when, in how much memory and at what price a run is made. Its result does not follow from them
 # (a sum is rounded otherwise at most), so that they may change while the run goes on.

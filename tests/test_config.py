@@ -22,7 +22,7 @@ from reference.paper.reported import (
 from reference.report.settings import TABLE_5_FIELDS, TABLE_6_FIELDS
 from reference.stages.plan import stage_names
 
-PAPERS = [name for name in PRESETS if name != "tiny"]
+PAPERS = [name for name in PRESETS if name not in ("tiny", "verl")]
 TABLE_5_OTHERWISE = {
     "Framework": "this project is the framework",
     "Training engine": "FSDP2 wherever there are several processes: engines.distributed.Process.shard",
@@ -90,6 +90,11 @@ def test_the_papers_presets_are_tables_5_and_6_and_the_models_own_means(name):
     assert (
         preset["sampler"] == TABLE_6["Rollout engine"].lower() and preset["model.packing"] == TABLE_5["Remove padding"]
     )
+
+
+def test_the_preset_verl_is_the_papers_first_run_with_verls_equations():
+    verl, qwen = flatten(PRESETS["verl"]), flatten(PRESETS[QWEN])
+    assert {name: value for name, value in verl.items() if value != qwen[name]} == {"equations": "verl"}
 
 
 def test_the_papers_presets_name_their_models_and_the_papers_benchmarks():
