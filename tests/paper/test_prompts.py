@@ -136,7 +136,11 @@ def test_a_template_is_replaced_by_name_and_the_others_stay():
     "texts, sentence",
     [
         ({"studnet": "{question}"}, "there is no prompt named 'studnet'; the nearest name is 'student'"),
+        ({"qqqq": "{question}"}, "there is no prompt named 'qqqq'; the nearest name is "),
         ({"compress": "Shorten."}, "the prompt 'compress' lacks {curr_step}; write it"),
+        ({"localize": "{curr_step}"}, "the prompt 'localize' lacks {prev_context}, {question}; write it"),
+        ({"compress": "{a} {b} {curr_step}"}, "'compress' has {a}, {b}, but its placeholders are {curr_step}; braces"),
+        ({"next_step": "{prev_context} {question} {a}"}, "but its placeholders are {prev_context}, {question}; braces"),
         ({"expand": "{question} {curr_step}"}, "the prompt 'expand' lacks {prev_context}; write it"),
         ({"student": "{question} {Answer}"}, "'student' has {Answer}, but its placeholders are {question}; braces"),
         ({"solve": "{question} {gold_answer}"}, "'solve' has {gold_answer}, but its placeholders are {question}"),

@@ -396,9 +396,15 @@ def test_of_two_parts_that_are_equally_alike_the_first_is_taken():
     assert locate_excerpt(response, "abcdefghij") == locate_excerpt("bacdefghij", "abcdefghij")
 
 
+def test_a_part_may_begin_20_characters_from_the_place_that_is_best_with_its_end():
+    """Where 20 characters of a window are strange, it does not matter at which end, until the ends are cut off."""
+    strange, shared = "q" * 20, "".join(random.Random(5).choices("abcdefghijklmnop", k=100))
+    assert locate_excerpt(f"{strange} {shared} {strange}", shared + "0" * 20) == (21, 121)
+
+
 def test_a_long_excerpt_may_be_misquoted_too():
     """difflib takes the commonest characters of 200 or more for junk unless it is told not to."""
-    sentence = "and so she has a hat and a rose, a nose and a toe, a shoe and a tee and an oar. " * 3
+    sentence = "and so she has a hat and a rose, a nose and a toe, a shoe and a tee and an oar. " * 6
     assert locate_excerpt(f"No. {sentence}", sentence.replace("rose", "vase").strip()) == (4, 4 + len(sentence) - 1)
 
 
