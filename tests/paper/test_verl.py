@@ -38,8 +38,10 @@ def loss_by_loops(logprobs, old, ref, advantages, clip_eps, kl_coef):
 def test_the_loss_agrees_with_a_loop(seed, spread):
     """With the widest spread every clamp is reached."""
     tensors = drawn(seed, spread)
-    expected = loss_by_loops(*(tensor.tolist() for tensor in tensors), 0.2, 0.1)
-    assert verl.grpo_loss(*tensors, MASK, clip_eps=0.2, kl_coef=0.1).item() == pytest.approx(expected, rel=1e-12)
+    for clip_eps in (0.2, 0.3):
+        expected = loss_by_loops(*(tensor.tolist() for tensor in tensors), clip_eps, 0.1)
+        found = verl.grpo_loss(*tensors, MASK, clip_eps=clip_eps, kl_coef=0.1).item()
+        assert found == pytest.approx(expected, rel=1e-12)
 
 
 def test_gradcheck():
@@ -61,8 +63,15 @@ def test_the_second_clip_has_no_gradient():
     term.sum().backward()
     assert term.tolist() == [[pytest.approx(-2.2), pytest.approx(-5.8), -6.0, -6.0]]
     assert ratio.grad.tolist() == [[-2.0, -2.0, 0.0, 0.0]]
-    for_good = verl.clipped_term(ratio, torch.tensor([2.0], dtype=torch.float64))
-    assert for_good.tolist() == grpo.clipped_term(ratio, torch.tensor([2.0], dtype=torch.float64)).tolist()
+    for good in (0.5, 2.0):
+        advantage = torch.tensor([good], dtype=torch.float64)
+        assert verl.clipped_term(ratio, advantage).tolist() == grpo.clipped_term(ratio, advantage).tolist()
+
+
+def test_the_ratio_ends_at_e_to_the_20():
+    far = torch.tensor([[25.0, 19.0, -19.0, -25.0]], dtype=torch.float64)
+    ratio = verl.policy_ratio(far, torch.zeros_like(far))
+    assert ratio.log().tolist() == [[pytest.approx(end) for end in (20, 19, -19, -20)]]
 
 
 def test_the_clamped_kl_has_no_gradient():
@@ -71,6 +80,19 @@ def test_the_clamped_kl_has_no_gradient():
     kl.sum().backward()
     assert kl.tolist() == [[10.0, pytest.approx(math.exp(-0.5) - 0.5)]]
     assert logprobs.grad.tolist() == [[0.0, pytest.approx(1 - math.exp(-0.5))]]
+
+
+def test_a_token_that_the_reference_finds_impossible_breaks_no_gradient():
+    """Beyond the range of exp, too."""
+    logprobs = torch.tensor([[-800.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    kl = verl.low_variance_kl(logprobs, torch.tensor([[0.0, -800.0]], dtype=torch.float64))
+    kl.sum().backward()
+    assert (kl.tolist(), logprobs.grad.tolist()) == ([[10.0, 10.0]], [[0.0, 0.0]])
+
+
+def test_a_batch_may_be_one_token_or_none():
+    one = torch.tensor([[-3.0]])
+    assert verl.sft_loss(one, torch.ones(1, 1)).item() == 3.0 and verl.sft_loss(one, torch.zeros(1, 1)).item() == 0.0
 
 
 def test_a_long_response_outvotes_a_short_one():
