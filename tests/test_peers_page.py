@@ -26,7 +26,13 @@ OURS = {
     "and no second clip, no ratio on the KL term": LOSS,
     "loss of the batch, all of its tokens supervised": ours.sft_loss(**SFT_BATCH)["loss"],
 }
-BY_THEMSELVES = ("measured: a response ends in", "measured: step", "measured: pass@8", "measured: responses in")
+BY_THEMSELVES = tuple(f"measured: {one}" for one in ("a response", "step", "of 13", "pass@8", "responses in"))
+    "measured: a response ends in",
+    "measured: step",
+    "measured: of 13",
+    "measured: pass@8",
+    "measured: responses in",
+)
 
 
 def test_our_numbers_on_the_page_are_ours():
@@ -47,6 +53,9 @@ def test_our_answers_schedule_and_passes_are_ours():
     steps = {step: cells["ours"] for step, cells in rows_of(": step").items()}
     assert len(steps) == 4
     assert steps == {step: as_shown(ours.cosine_schedule(int(step), 10, 0.2, 0.1)["scale"]) for step in steps}
+    of_13 = {step: cells["ours"] for step, cells in rows_of(": of 13 steps").items()}
+    assert len(of_13) == 3
+    assert of_13 == {step: as_shown(ours.cosine_schedule(int(step), 13, 0.2, 0.1)["scale"]) for step in of_13}
     passes = {count: cells["ours"] for count, cells in rows_of(": pass@8").items()}
     assert len(passes) == 5
     assert passes == {count: as_shown(ours.pass_at_k(64, int(count), 8)["pass_at_k"]) for count in passes}
@@ -59,7 +68,8 @@ def test_our_loss_is_the_same_for_every_cut():
 
 def test_every_test_on_the_page_is_there():
     named = set(TESTS.findall(PAGE))
-    assert PAGE.count("tests/oracle/") == len(TESTS.findall(PAGE)) and len(named) > 20
+    files = len(re.findall(r"`tests/oracle/\w+\.py`", PAGE))
+    assert PAGE.count("tests/oracle/") == len(TESTS.findall(PAGE)) + files and len(named) > 20
     for path, name in named:
         tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
         assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, f"{path} has no {name}"

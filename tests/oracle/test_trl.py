@@ -150,3 +150,14 @@ def test_the_schedule():
             assert later == pytest.approx(ours.cosine_schedule(step, total, 0.2, 0.1)["scale"], abs=1e-15)
     for step, cells in rows_of(": step").items():
         assert as_shown(theirs.cosine_schedule(int(step), 10, 0.2, 0.1)["scale"]) == cells["TRL"]
+
+
+def test_the_warm_up_is_rounded_up():
+    """0.2 x 13 steps are 3 there and 2 here and with verl."""
+    for step, cells in rows_of(": of 13 steps").items():
+        assert as_shown(theirs.cosine_schedule(int(step), 13, 0.2, 0.1)["scale"]) == cells["TRL"]
+    gaps = [
+        abs(theirs.cosine_schedule(step + 1, 13, 0.2, 0.1)["scale"] - ours.cosine_schedule(step, 13, 0.2, 0.1)["scale"])
+        for step in range(1, 13)
+    ]
+    assert max(gaps) == pytest.approx(1 / 3)

@@ -26,6 +26,7 @@ from reference.conformance.checking import check
 from reference.paper.answers import reward
 from tests.oracle.peers_page import (
     BATCH,
+    REWARDS,
     SFT_BATCH,
     VECTORS,
     as_shown,
@@ -75,6 +76,11 @@ def test_advantages_agree(eps):
         groups = np.repeat(np.arange(len(rewards)), len(rewards[0]))
         fast, _ = compute_grpo_vectorized_outcome_advantage(flat, torch.ones_like(flat), groups, epsilon=eps)
         assert difference(fast.reshape(len(rewards), -1).tolist(), expected["advantages"]) < 5e-7  # in float32
+
+
+def test_the_advantage_on_the_page():
+    found = theirs.group_advantages(REWARDS, 1e-6)["advantages"][0][0]
+    assert as_shown(found) == measured("advantage of the right response")["verl"]
 
 
 def test_a_group_of_one_differs():
@@ -198,6 +204,8 @@ def test_the_schedule():
             assert later == from_1 and theirs.cosine_schedule(1, *settings)["scale"] == 0
     for step, cells in rows_of(": step").items():
         assert as_shown(theirs.cosine_schedule(int(step), 10, 0.2, 0.1)["scale"]) == cells["verl"]
+    for step, cells in rows_of(": of 13 steps").items():
+        assert as_shown(theirs.cosine_schedule(int(step), 13, 0.2, 0.1)["scale"]) == cells["verl"]
 
 
 def test_the_answers():

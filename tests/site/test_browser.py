@@ -6,7 +6,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.report.test_browser import Browser
+from tests.chromium import Browser
 
 pytestmark = pytest.mark.browser
 

@@ -18,7 +18,7 @@ from reference.paper.grpo import group_advantages
 from reference.paper.sft import cosine_schedule
 from reference.records import Completion, ExampleKind, Message, Problem, RolloutGroup, SFTExample
 from reference.stages import estimate_difficulty, filter_rewards
-from reference.stages.train_grpo import grpo_step
+from reference.stages.train_grpo import grpo_step, train_grpo
 from reference.stages.train_sft import sft_step, tokenize, train_sft
 
 CPU = torch.device("cpu")
@@ -124,6 +124,28 @@ def test_the_phase_has_verls_schedule(tmp_path, random_student):
     assert rates["verl"][0] == 0 < rates["paper"][0]
 
 
+RAGGED = [
+    SFTExample(str(at), ExampleKind.MEDIUM, (Message("user", f"{at} + 1?"), Message("assistant", f"#### {10**at}")))
+    for at in (0, 3, 9)
+]
+
+
+def test_the_phase_has_verls_loss_and_mask(tmp_path, random_student):
+    name = "iter1/1_sft/1_medium"
+    config = Config(sft=SFTConfig(batch_size=3), equations="verl")
+    run = RunFolder(tmp_path, {"equations": "verl"}, [name], say=lambda line: None)
+    train_sft(run, config, name, random_student.base, RAGGED, random_student)
+    (row,) = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
+
+    def loss_of(mask, equations):
+        batch = tokenize(RAGGED, random_student.chat, 999, mask).examples
+        return sft_step(learner_of(random_student.base), batch, 10**9, equations=equations)["loss"]
+
+    assert row["loss"] == pytest.approx(loss_of("verl", "verl"), rel=1e-5)
+    for other in (("paper", "verl"), ("verl", "paper"), ("paper", "paper")):
+        assert abs(row["loss"] - loss_of(*other)) > 1e-4 * row["loss"]
+
+
 def test_what_the_template_writes_behind_the_turn_is_supervised(chat):
     (plain,), (with_tail,) = (tokenize(EXAMPLES[:1], chat, 999, which).examples for which in ("paper", "verl"))
     tail = with_tail.token_ids[len(plain.token_ids) :]
@@ -158,3 +180,33 @@ def test_difficulty_and_rollouts_have_verls_scorer(tmp_path, random_student, equ
     filter_rewards.filter_rewards(run, config, names[1], student.base, problems, student)
     (group,) = read_records(run.folder(names[1]) / "rollouts.jsonl", RolloutGroup)
     assert set(group.rewards) == {expected}
+
+
+class Ragged(FullStop):
+    """A sampler of three responses of 12, 2 and 5 tokens; the first is right for the paper, the second for both."""
+
+    def sample(self, prompts, seeds, sampling):
+        texts = {"#### 72.": 12, "#### 72": 2, "#### 7": 5}
+        group = [Completion((5,) * length, text, True, (0.0,) * length) for text, length in texts.items()]
+        return [group for _ in prompts]
+
+    def sync(self, weights):
+        list(weights)
+
+
+@pytest.mark.parametrize(("equations", "rewards"), [("paper", (1.0, 1.0, 0.0)), ("verl", (0.0, 1.0, 0.0))])
+def test_the_stage_has_verls_loss_and_scorer(tmp_path, random_student, equations, rewards):
+    """With every ratio 1 and no divergence the loss is the mean advantage: of responses 0, of tokens it is not."""
+    name, problems = "iter1/3_grpo", [Problem("p0", "8 * 9?", "72")]
+    config = Config(grpo=replace(GRPO, batch_size=1, mini_batch_size=1, epochs=1), equations=equations)
+    (tmp_path / "iter1" / "2_filter").mkdir(parents=True)
+    (tmp_path / "iter1" / "2_filter" / "rollouts.jsonl").write_text("")
+    run = RunFolder(tmp_path, {"equations": equations}, [name], say=lambda line: None)
+    run.take_up(problems, [], random_student.prompts)
+    train_grpo(run, config, name, random_student.base, problems, replace(random_student, sampler=Ragged()))
+    (row,) = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
+    assert row["reward"] == pytest.approx(sum(rewards) / 3)
+    (advantages,) = group_advantages(torch.tensor([rewards], dtype=torch.float64)).tolist()
+    lengths = (12, 2, 5) if equations == "verl" else (1, 1, 1)
+    expected = -sum(a * length for a, length in zip(advantages, lengths, strict=True)) / sum(lengths)
+    assert row["loss"] == pytest.approx(expected, abs=1e-5) and (abs(expected) > 0.3) == (equations == "verl")
