@@ -153,7 +153,7 @@ def base_checkpoint(config: Config) -> Path:
 
 
 def training_problems(config: Config) -> list[Problem]:
-    """The training set, before any is left out for its length."""
+    """The training set, before any is left out for its length. Raises ValueError where there is none."""
     if config.data.train == OFFLINE:
         return word_problems.generate("train", config.data.limit or OFFLINE_PROBLEMS, WORLD_SEED)
     if not config.data.train:
@@ -164,7 +164,7 @@ def training_problems(config: Config) -> list[Problem]:
 
 
 def benchmarks(config: Config) -> dict[str, list[Problem]]:
-    """Name -> problems, the in-domain benchmark first."""
+    """Name -> problems, the in-domain benchmark first. Raises ValueError for what is no benchmark, or named twice."""
     found: list[tuple[str, list[Problem]]] = []
     for entry in config.data.tests:
         name, is_file, path = entry.partition("=")
@@ -210,7 +210,7 @@ def _without(entries: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
 
 
 def load_prompts(folder: str) -> Prompts:
-    """Our templates, with those that the folder's NAME.txt files replace."""
+    """Our templates, with those that the folder's NAME.txt files replace. Raises ValueError for what is no template."""
     if not folder:
         return Prompts()
     path = Path(folder)

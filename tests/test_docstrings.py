@@ -60,3 +60,28 @@ def test_every_file_of_the_paper_with_tensors_says_what_its_letters_and_units_ar
         assert re.search(r"\bnats\b", "\n".join([legend, *tensor_functions(path).values()])), (
             f"{path.name} names no unit"
         )
+
+
+def mistakes_raised(function):
+    """The lines on which a function raises ValueError, but for those inside of a `try` that catches it."""
+    caught = {
+        id(node)
+        for tried in ast.walk(function)
+        if isinstance(tried, ast.Try) and any("ValueError" in ast.unparse(one.type or one) for one in tried.handlers)
+        for part in tried.body
+        for node in ast.walk(part)
+    }
+    raised = [
+        node for node in ast.walk(function) if isinstance(node, ast.Raise) and node.exc and id(node) not in caught
+    ]
+    return [node.lineno for node in raised if ast.unparse(node.exc).startswith("ValueError(")]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT / "reference").as_posix())
+def test_a_function_that_refuses_a_mistake_says_so(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    functions = [node for parent in (tree, *classes) for node in parent.body if isinstance(node, ast.FunctionDef)]
+    for function in functions:
+        if not function.name.startswith("_") and mistakes_raised(function):
+            assert "Raises" in (ast.get_docstring(function) or ""), f"{function.name} does not say that it raises"

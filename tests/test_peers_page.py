@@ -27,12 +27,6 @@ OURS = {
     "loss of the batch, all of its tokens supervised": ours.sft_loss(**SFT_BATCH)["loss"],
 }
 BY_THEMSELVES = tuple(f"measured: {one}" for one in ("a response", "step", "of 13", "pass@8", "responses in"))
-    "measured: a response ends in",
-    "measured: step",
-    "measured: of 13",
-    "measured: pass@8",
-    "measured: responses in",
-)
 
 
 def test_our_numbers_on_the_page_are_ours():

@@ -99,6 +99,15 @@ def whole(answering, tmp_path_factory):
     return out, process
 
 
+def test_difficulty_and_bridge_read_the_base_model_once(whole):
+    """Ambiguity A13: no later policy grades a problem or scores a step."""
+    out, _ = whole
+    base = json.loads((out / "eval" / "base" / "receipt.json").read_text())["inputs"]["checkpoint"]
+    receipts = {stage: json.loads((out / stage / "receipt.json").read_text()) for stage in ("1_difficulty", "3_bridge")}
+    assert {stage: receipt["inputs"]["base"] for stage, receipt in receipts.items()} == dict.fromkeys(receipts, base)
+    assert len(list(out.glob("**/difficulty.jsonl"))) == len(list(out.glob("**/bridged.jsonl"))) == 1
+
+
 def check_noise(process):
     """Nothing but the run's own lines: on stderr not even a progress bar, since it is no terminal here."""
     assert process.stderr == ""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Relative to the largest expected number of a case: double precision, with room for sums in another order.
+# Relative to the largest number expected of an output, absolute where that is below 1: double precision, with room for
+# sums in another order.
 TOLERANCE = 1e-9
 FOLDER = Path(__file__).parent / "v1"
 

@@ -1,7 +1,7 @@
 """The equations once more, in plain Python: floats, loops, no tensor, nothing imported from the rest of this project.
 
 `make_vectors.py` writes down what these functions give. They are slow and say the same thing twice on purpose: where
-`reference/paper/` and this file agree, two people read the paper in the same way. Gradients are typed by hand and are
+`reference/paper/` and this file agree, two texts read the paper in the same way. Gradients are typed by hand and are
 with respect to log pi_theta of each token; tests/conformance/ holds them to finite differences.
 """
 

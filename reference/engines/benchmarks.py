@@ -32,7 +32,11 @@ class Parsed:
 
 
 def parse_gsm8k(record: Mapping) -> Parsed:
-    """`question`, and `answer` whose last line is `#### N`: GSM8K, GSM8K-Platinum and your own files."""
+    """`question`, and `answer` whose last line is `#### N`: GSM8K, GSM8K-Platinum and your own files.
+
+    Raises:
+        ValueError: the answer has no such line.
+    """
     answer = record["answer"]
     gold = extract_answer(answer)
     if gold is None:
@@ -69,7 +73,7 @@ def parse_math500(record: Mapping) -> Parsed:
 def parse_logiqa(record: Mapping) -> Parsed:
     """`context`, `question`, four `options` in the order of their letters, and the number of the right one.
 
-    Copies with `correct_option` are refused: they have the options in printed order (`logiqa_text`).
+    Raises ValueError for copies with `correct_option`: they have the options in printed order (`logiqa_text`).
     """
     if "correct_option" in record:
         raise ValueError("this copy of LogiQA has wrong answers and cut options; take its own Test.txt")

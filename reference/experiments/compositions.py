@@ -39,7 +39,11 @@ def motivation_plan(config: Config) -> list[str]:
 
 
 def motivation(run: RunFolder, config: Config, world: World) -> None:
-    """Figures 1, 6 and 7: five curricula at five budgets of supervised tokens; pass@8 on the in-domain benchmark."""
+    """Figures 1, 6 and 7: five curricula at five budgets of supervised tokens; pass@8 on the in-domain benchmark.
+
+    Raises:
+        ValueError: one of the three groups is empty.
+    """
     problems, student = world.problems, world.student
     in_domain = {name: tests[: config.motivation.test_limit] for name, tests in list(world.benchmarks.items())[:1]}
     evaluate(run, config, "base", student.base, in_domain, student, world.judge)

@@ -67,8 +67,9 @@ def grpo_objective(
 ) -> torch.Tensor:
     """Eq. (27): J = E[ (1/G) sum_i (1/|o_i|) sum_t (L_CLIP - beta L_KL) ], [B, T] x 3, [B], [B, T] -> scalar.
 
-    All groups have G responses, so that the mean over prompts and responses is one mean over B. `mask_BT` is 1 on the
-    tokens of o_i, its end of turn included; elsewhere the log-probabilities must be finite. beta = `kl_coef`, Table 6.
+    The inner brackets are ours (ambiguity A33). All groups have G responses, so that the mean over prompts and
+    responses is one mean over B. `mask_BT` is 1 on the tokens of o_i, its end of turn included; elsewhere the
+    log-probabilities must be finite. beta = `kl_coef`, Table 6.
     """
     clip_BT = clipped_term(policy_ratio(logprobs_BT, old_logprobs_BT), advantages_B, clip_eps)
     kl_BT = low_variance_kl(logprobs_BT, ref_logprobs_BT)

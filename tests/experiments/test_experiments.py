@@ -101,6 +101,20 @@ def test_the_controls_take_as_many_steps_as_the_method(whole):
 
 
 @pytest.mark.slow
+def test_sft_mixed_has_the_tokens_of_medium_and_hard(whole):
+    """Ambiguity A57: each of the three groups may fall short of its share by less than one trace."""
+
+    def lines(path):
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    for folder in (whole[0] / "seed-1", whole[0] / "seed-2"):
+        lengths = [trace["num_tokens"] for trace in lines(folder / "2_traces" / "traces.jsonl")]  # of medium and hard
+        steps = lines(folder / "variants" / "sft-mixed" / "sft_mixed" / "metrics.jsonl")
+        learned = sum(step["supervised_tokens"] for step in steps) / CONFIG.sft.epochs
+        assert sum(lengths) - 4 * max(lengths) < learned < sum(lengths) + 2 * len(lengths)
+
+
+@pytest.mark.slow
 def test_a_second_time_nothing_is_done_again(whole):
     before = {path: path.read_bytes() for path in whole[0].rglob("*") if path.is_file()}
     process = run(whole[0], *whole[2])
