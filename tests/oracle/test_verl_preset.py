@@ -7,12 +7,16 @@ import pytest
 pytestmark = pytest.mark.oracle
 pytest.importorskip("verl", reason="no verl: run .ci/install_oracles")
 
+import pandas
 import torch
+from omegaconf import OmegaConf
+from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
 from verl.utils.reward_score import default_compute_score
 
 from reference.conformance.adapters import verl as theirs
 from reference.conformance.adapters.ours import tensor, with_gradient
 from reference.paper import verl as preset
+from reference.records import Message
 from tests.oracle.peers_page import BATCH, SFT_BATCH, cut, difference, rows_of
 
 LENGTHS = (6, 1, 9, 2, 4, 3, 1, 12)
@@ -98,3 +102,16 @@ def test_the_reward_is_verls():
         scored.append(preset.reward(response, "72"))
         assert scored[-1] == default_compute_score("openai/gsm8k", response, "72"), response
     assert 50 < sum(scored) < len(scored) / 2
+
+
+def test_the_mask_is_verls(tmp_path, chat):
+    """verl's own data set on a chat of the tiny model: its ids and the supervised ones, the newline included (A54)."""
+    talk = [Message("user", "What is 12 + 13?"), Message("assistant", "12 + 13 = 25\n#### 25")]
+    turns = [{"role": turn.role, "content": turn.content} for turn in talk]
+    pandas.DataFrame({"messages": [turns]}).to_parquet(tmp_path / "chats.parquet")
+    settings = OmegaConf.create({"max_length": 128, "pad_mode": "no_padding"})
+    (row,) = MultiTurnSFTDataset([str(tmp_path / "chats.parquet")], chat.tokenizer, settings)
+    example, papers = chat.example_ids(talk, with_tail=True), chat.example_ids(talk)
+    assert row["input_ids"].tolist() == list(example.token_ids) == [*papers.token_ids, example.token_ids[-1]]
+    answer = len(example.token_ids) - example.prompt_length
+    assert row["loss_mask"].tolist() == [0] * example.prompt_length + [1] * answer
