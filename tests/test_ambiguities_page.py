@@ -256,9 +256,8 @@ def test_a16_tokens_not_steps():
     tokens = TABLE_8[QWEN]
     quantiles = f"{tokens.minimum:.2f}, a median of {tokens.median:.2f} and a maximum of {tokens.maximum:.2f}"
     steps = [unit.scores.difficulty for unit in TABLE_12]
-    states(
-        16, f"a minimum of {quantiles}", f"between {min(steps):.1f} and {max(steps):.1f}", f"Table 8's {tokens.mean}"
-    )
+    presets = f"Table 8's {tokens.mean} and {TABLE_8[LLAMA].mean}"
+    states(16, f"a minimum of {quantiles}", f"between {min(steps):.1f} and {max(steps):.1f}", presets)
 
 
 def test_a21_the_step_counts_of_table_9():

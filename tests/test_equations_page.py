@@ -17,6 +17,8 @@ VECTORS = sorted((ROOT / "reference" / "conformance" / "v1").glob("*.json"))
 AMBIGUITIES = re.split(r"^## A(\d+)\. .*$", (ROOT / "docs" / "ambiguities.md").read_text("utf-8"), flags=re.MULTILINE)
 BODIES = [text.split("\n## ")[0] for text in AMBIGUITIES[2::2]]  # the last one ends where the table of tests begins
 ENTRIES = {int(number): body for number, body in zip(AMBIGUITIES[1::2], BODIES, strict=True)}
+ROWS_OF_PLACES = re.findall(r"^\| A(\d+) \| ([^|]+) \|", AMBIGUITIES[-1], flags=re.MULTILINE)
+PLACES = {int(number): place for number, place in ROWS_OF_PLACES}
 FUNCTION_OF_EQUATION = re.compile(r"Eqs?\. \((\d+)\)(?: and \((\d+)\))?")
 EQUATIONS = re.compile(r"\bEqs?\.\s((?:\d+(?:,\s|\sand\s|\sto\s)?)+)")
 
@@ -124,8 +126,8 @@ def test_no_vector_is_left_out():
 
 @pytest.mark.parametrize("row", ROWS, ids=IDS)
 def test_each_row_has_all_choices_that_concern_it(row):
-    """An entry concerns a row if it names the equation or the function, or if the function cites the entry."""
-    expected = {number for number, body in ENTRIES.items() if row[0] in rows_named_in(body)}
+    """An entry concerns a row if it or its place names the equation, or it the function, or the function cites it."""
+    expected = {number for number, body in ENTRIES.items() if row[0] in rows_named_in(f"{body} {PLACES[number]}")}
     for path, name in functions_in(row):
         expected |= {int(number) for number in re.findall(r"\bA([0-9]{1,2})\b", functions_of(path)[name])}
         expected |= {number for number, body in ENTRIES.items() if re.search(rf"{re.escape(path)}::{name}\b", body)}

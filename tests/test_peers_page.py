@@ -60,6 +60,19 @@ def test_our_loss_is_the_same_for_every_cut():
     assert {cells[size] for size in "124"} == {as_shown(LOSS)}
 
 
+def test_the_batch_has_what_the_page_says_of_it():
+    tokens = [
+        (new, old, ref)
+        for rows in zip(BATCH["logprobs"], BATCH["old_logprobs"], BATCH["ref_logprobs"], BATCH["mask"], strict=True)
+        for new, old, ref, is_token in zip(*rows, strict=True)
+        if is_token
+    ]
+    assert len(tokens) == 11
+    assert f"the ninth token's ratio is {math.exp(tokens[8][0] - tokens[8][1]):.1f} with a negative" in PAGE
+    assert f"the last token's $\\delta$ is {tokens[-1][2] - tokens[-1][0]:.1f}." in " ".join(PAGE.split())
+    assert BATCH["advantages"][2] < 0
+
+
 def test_every_test_on_the_page_is_there():
     named = set(TESTS.findall(PAGE))
     files = len(re.findall(r"`tests/oracle/\w+\.py`", PAGE))
