@@ -28,6 +28,7 @@ from reference.experiments.driver import (
     composition_of,
     finished,
     is_there,
+    minutes_of,
     own_work,
     run_seeds,
     seed_configs,
@@ -181,7 +182,10 @@ def run_experiments(preset: str, command: Command, run_paper: Composition) -> No
         found = finished(config, folders)  # those of earlier commands too
         lines, verdicts = write_results(config, found, folders, out)
         report = write_page(out, found, lines, verdicts, request.seeds)
-        print(f"\n{describe_results(lines, verdicts)}\n\nin {out / 'results'}\nreport: {report}")
+        minutes = ", ".join(f"{name} {minutes_of(config, one, folders):.1f}" for name, one in found.items())
+        print(f"\n{describe_results(lines, verdicts)}\n")
+        print(f"minutes of a seed's stages, the full run's with them: {minutes}")
+        print(f"in {out / 'results'}\nreport: {report}")
 
 
 def run_seed(

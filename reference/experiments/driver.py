@@ -11,7 +11,7 @@ from pathlib import Path
 from reference.config import Config
 from reference.connect import World
 from reference.engines.artifacts import write_whole
-from reference.engines.run_folder import RunFolder, is_done
+from reference.engines.run_folder import RECEIPT, RunFolder, is_done, read_receipt
 from reference.experiments.claims import claims
 from reference.experiments.results import SEED, ClaimLine, Line, judged, lines_of, to_csv
 from reference.experiments.variants import FULL, VARIANTS, Composition, Experiment, experiments
@@ -111,7 +111,11 @@ def seed_folder(out: Path, seed: int) -> Path:
 
 def is_there(folder: Path, variant: str, stage: str) -> bool:
     """Whether a seed's folder has a variant's own stage."""
-    return is_done((folder if variant == FULL else folder / "variants" / variant) / stage)
+    return is_done(_stage_folder(folder, variant, stage))
+
+
+def _stage_folder(folder: Path, variant: str, stage: str) -> Path:
+    return (folder if variant == FULL else folder / "variants" / variant) / stage
 
 
 def _own_stages(variant: str, config: Config) -> list[str]:
@@ -126,6 +130,13 @@ def finished(config: Config, folders: Sequence[Path]) -> dict[str, Experiment]:
         if all(is_there(folder, *stage) for folder in folders for stage in needed):
             found[name] = experiment
     return found
+
+
+def minutes_of(config: Config, experiment: Experiment, folders: Sequence[Path]) -> float:
+    """What a finished experiment's stages took, the full run's with them: by the clock, the mean over the seeds."""
+    own = [(label, stage) for label in experiment.variants for stage in _own_stages(label, config)]
+    paths = [_stage_folder(folder, *one) / RECEIPT for folder in folders for one in own]
+    return sum(read_receipt(path)["seconds"] for path in paths) / 60 / len(folders)
 
 
 def seed_configs(request: Request, config: Config) -> list[Config]:

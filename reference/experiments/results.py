@@ -11,7 +11,7 @@ import numpy as np
 from reference.engines.artifacts import read_records
 from reference.engines.run_folder import is_done
 from reference.experiments.statistics import Estimate, estimate, verdict
-from reference.experiments.variants import ALL_ZERO, AVERAGE, FULL, PASS, Experiment, Row
+from reference.experiments.variants import ALL_ZERO, AVERAGE, FORMAT, FULL, PASS, Experiment, Row
 from reference.paper.pass_at_k import pass_at_k
 from reference.records import Evaluated, Evaluation, RolloutGroup, Sampled
 from reference.stages.evaluate import K
@@ -76,7 +76,10 @@ def folder_of(seed_folder: Path, variant: str, stage: str) -> Path:
 
 
 def outcomes(seed_folders: Sequence[Path], row: Row, metric: str) -> list[np.ndarray]:
-    """[S, N] of each benchmark that the metric is about; `metric` is a benchmark's name or one of the three above."""
+    """[S, N] of each benchmark that the metric is about: right or wrong, a pass@8, with a readable answer or without.
+
+    `metric` is a benchmark's name, `format` with or without one behind it, or another of the names in `variants.py`.
+    """
     if metric == ALL_ZERO:
         stage = row.checkpoint.replace("3_grpo", "2_filter")
         return [np.array([_all_zero(folder_of(folder, row.variant, stage)) for folder in seed_folders])]
@@ -85,8 +88,9 @@ def outcomes(seed_folders: Sequence[Path], row: Row, metric: str) -> list[np.nda
     names = benchmarks(folders[0])
     if metric == PASS:
         return [np.array([_passed(folder / f"{names[0]}.samples.jsonl") for folder in folders])]
-    chosen = names if metric == AVERAGE else [metric]
-    return [np.array([_correct(folder / f"{name}.jsonl") for folder in folders]) for name in chosen]
+    of_format = metric.split(" ")[0] == FORMAT
+    chosen = names if metric in (AVERAGE, FORMAT) else [metric.removeprefix(f"{FORMAT} ")]
+    return [np.array([_judged(folder / f"{name}.jsonl", of_format) for folder in folders]) for name in chosen]
 
 
 def benchmarks(evaluation: Path) -> list[str]:
@@ -94,8 +98,9 @@ def benchmarks(evaluation: Path) -> list[str]:
     return [result.benchmark for result in read_records(evaluation / "results.jsonl", Evaluation)]
 
 
-def _correct(path: Path) -> list[float]:
-    return [float(answer.correct) for answer in read_records(path, Evaluated)]
+def _judged(path: Path, of_format: bool) -> list[float]:
+    """Whether each greedy response is right, or whether it has an answer that can be read."""
+    return [float(one.has_answer if of_format else one.correct) for one in read_records(path, Evaluated)]
 
 
 def _passed(path: Path) -> list[float]:
@@ -122,7 +127,7 @@ def _metrics(experiment: Experiment, row: Row, seed_folder: Path) -> list[str]:
         return [PASS]
     names = benchmarks(folder_of(seed_folder, row.variant, f"eval/{row.checkpoint.replace('/', '-')}"))
     counted = [ALL_ZERO] if ALL_ZERO in experiment.metrics and row.checkpoint.endswith("3_grpo") else []
-    return [AVERAGE, PASS, *names, *counted]
+    return [AVERAGE, FORMAT, PASS, *names, *(f"{FORMAT} {name}" for name in names), *counted]
 
 
 def _line(
@@ -188,7 +193,7 @@ def describe_results(lines: Sequence[Line], verdicts: Sequence[ClaimLine]) -> st
     """Averages and pass@8 of each row, and the verdict on each claim, for the terminal."""
     text = [f"{'experiment':<20}{'':<52}{'metric':<20}{'percent':>8}  95% interval"]
     for line in lines:
-        if line.metric in (AVERAGE, PASS, ALL_ZERO):
+        if line.metric in (AVERAGE, FORMAT, PASS, ALL_ZERO):
             number = f"{line.percent:>8.1f}  {line.low:.1f} to {line.high:.1f}"
             text.append(f"{line.experiment:<20}{line.label:<52}{line.metric:<20}{number}")
     text += ["", "what the paper claims, as the paired difference in points with its 95% interval"]

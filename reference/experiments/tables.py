@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from reference.experiments.results import ClaimLine, Line
-from reference.experiments.variants import ALL_ZERO, AVERAGE, PASS, Experiment
+from reference.experiments.variants import ALL_ZERO, AVERAGE, FORMAT, PASS, Experiment
 from reference.paper.curricula import CURRICULA
 from reference.paper.reported import LLAMA, QWEN, TABLE_2, TABLE_3, TABLE_10, TABLE_11
 
@@ -50,11 +50,17 @@ def table(name: str, experiment: Experiment, lines: Sequence[Line]) -> str:
     head, *rows = grid(name, lines)
     body = "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
     sizes: Mapping[str, int] = {line.metric: line.num_problems for line in lines}
-    problems = ", ".join(f"{metric} {size}" for metric, size in sizes.items())
+    problems = ", ".join(f"{metric} {sizes[metric]}" for metric in shown(lines))
     return (
         f"### {experiment.title}: {experiment.source}\n\n{body}\n\n"
         f"Percent with a 95% interval; seeds {lines[0].seeds}; problems: {problems}. `--experiment {name}`."
     )
+
+
+def shown(lines: Sequence[Line]) -> list[str]:
+    """The metrics that a table has room for; the format rate of each benchmark is in the CSV only."""
+    metrics = [line.metric for line in lines if not line.metric.startswith(f"{FORMAT} ")]
+    return sorted(dict.fromkeys(metrics), key=[AVERAGE, FORMAT, PASS, ALL_ZERO, *metrics].index)
 
 
 def grid(name: str, lines: Sequence[Line]) -> list[list[str]]:
@@ -64,8 +70,7 @@ def grid(name: str, lines: Sequence[Line]) -> list[list[str]]:
     by_row: dict[str, dict[str, Line]] = {}
     for line in lines:
         by_row.setdefault(line.label, {})[line.metric] = line
-    metrics = list(dict.fromkeys(line.metric for line in lines))
-    metrics.sort(key=[AVERAGE, PASS, ALL_ZERO, *metrics].index)
+    metrics = shown(lines)
     rows = [["", *metrics, "the paper: Qwen2.5-0.5B / Llama3.2-1B"]]
     for label, found in by_row.items():
         cells = [cell(found[metric]) if metric in found else NOT_PRINTED for metric in metrics]

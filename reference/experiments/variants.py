@@ -10,7 +10,7 @@ from reference.experiments import compositions
 from reference.stages.plan import DataSizes, evaluation_of, stage_names
 
 Composition = Callable[[RunFolder, Config, World], None]
-PASS, AVERAGE, ALL_ZERO = "pass@8", "average accuracy", "all-zero problems"
+PASS, AVERAGE, FORMAT, ALL_ZERO = "pass@8", "average accuracy", "format", "all-zero problems"
 NOT_IN_PAPER = "not in the paper"
 FULL = "full"  # the method itself, in the seed's own folder
 
@@ -153,7 +153,7 @@ class Row:
 class Experiment:
     """A table or figure of the paper: `rows` in its order, and the metrics that it has.
 
-    With the average of all benchmarks comes each benchmark's own accuracy.
+    With the average of all benchmarks comes each benchmark's own accuracy, and with each accuracy its format rate.
     """
 
     title: str

@@ -83,7 +83,7 @@ def _reported(model: str, stage: str) -> str:
 
 
 def seeds_table(runs: Sequence[Sequence[Evaluation]]) -> str:
-    """Mean (sample standard deviation) over runs of the same stages: of greedy accuracy, average and pass@8.
+    """Mean (sample standard deviation) over runs of the same stages: the columns of a run's table, and n.
 
     Raises:
         ValueError: the runs have not evaluated the same stages on the same benchmarks.
@@ -92,13 +92,15 @@ def seeds_table(runs: Sequence[Sequence[Evaluation]]) -> str:
     if any(pairs != evaluated[0] for pairs in evaluated):
         raise ValueError("these runs have not evaluated the same stages and benchmarks; let the unfinished ones end")
     stages = list(dict.fromkeys(stage for stage, _ in evaluated[0]))
-    lines = ["| stage | accuracy | average | pass@8 |", "|---|---|---|---|"]
+    lines = ["| stage | accuracy | average | pass@8 | format | n |", "|---|---|---|---|---|---|"]
     for stage in stages:
         rows = [[result for result in results if result.stage == stage] for results in runs]
         accuracy = [100 * row[0].accuracy for row in rows]
         average = [100 * statistics.fmean(result.accuracy for result in row) for row in rows]
         sampled = [100 * row[0].pass_at_8 for row in rows if row[0].pass_at_8 is not None]
-        cells = [stage, *(_mean_and_deviation(values) for values in (accuracy, average, sampled))]
+        readable = [100 * statistics.fmean(result.format_rate for result in row) for row in rows]
+        means = (_mean_and_deviation(values) for values in (accuracy, average, sampled, readable))
+        cells = [stage, *means, str(rows[0][0].num_problems)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

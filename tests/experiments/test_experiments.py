@@ -115,6 +115,19 @@ def test_sft_mixed_has_the_tokens_of_medium_and_hard(whole):
 
 
 @pytest.mark.slow
+def test_the_minutes_of_an_experiment_are_those_of_its_variants_and_the_full_run(whole):
+    out, process, _ = whole
+    (line,) = [line for line in process.stdout.splitlines() if line.startswith("minutes of a seed's stages")]
+    said = dict(part.rsplit(" ", 1) for part in line.split(": ")[1].split(", "))
+    for name, experiment in experiments(CONFIG).items():
+        folders = [out / f"seed-{seed}" for seed in (1, 2)]
+        folders += [folder / "variants" / variant for folder in folders for variant in experiment.variants[1:]]
+        receipts = [folder / stage / "receipt.json" for folder in folders for stage in done_in(folder)]
+        seconds = [json.loads(path.read_text())["seconds"] for path in receipts]
+        assert said[name] == f"{sum(seconds) / 60 / 2:.1f}", name
+
+
+@pytest.mark.slow
 def test_a_second_time_nothing_is_done_again(whole):
     before = {path: path.read_bytes() for path in whole[0].rglob("*") if path.is_file()}
     process = run(whole[0], *whole[2])

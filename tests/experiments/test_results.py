@@ -9,7 +9,7 @@ import pytest
 from reference.engines.artifacts import write_records
 from reference.experiments.results import Claim, describe_results, folder_of, judged, lines_of, outcomes, to_csv
 from reference.experiments.statistics import estimate
-from reference.experiments.variants import ALL_ZERO, AVERAGE, FULL, PASS, Experiment, Row
+from reference.experiments.variants import ALL_ZERO, AVERAGE, FORMAT, FULL, PASS, Experiment, Row
 from reference.paper.pass_at_k import pass_at_k
 from reference.records import Completion, Evaluated, Evaluation, RolloutGroup, Sampled
 
@@ -24,12 +24,17 @@ def correct_of(seed, variant, checkpoint, benchmark):
     return draw.random(RIGHT[benchmark]) < 0.3 + 0.3 * (variant == "other") + 0.1 * len(checkpoint) / 12
 
 
+def readable(i, benchmark):
+    return i % len(benchmark) != 1
+
+
 def evaluated(folder, seed, variant, checkpoint):
     results = []
     for name in RIGHT:
         correct = correct_of(seed, variant, checkpoint, name).tolist()
         write_records(
-            folder / f"{name}.jsonl", [Evaluated(f"{name}-{i:03}", "", c, True) for i, c in enumerate(correct)]
+            folder / f"{name}.jsonl",
+            [Evaluated(f"{name}-{i:03}", "", c, c or readable(i, name)) for i, c in enumerate(correct)],
         )
         right = sum(correct)
         results.append(Evaluation(checkpoint, name, len(correct), right, right / len(correct), 1.0))
@@ -60,8 +65,12 @@ def folders(tmp_path):
 def test_every_row_has_every_metric_in_percent(folders):
     lines = lines_of("name", EXPERIMENT, folders)
     assert [(line.label, line.metric) for line in lines] == [
-        *(("Base", metric) for metric in (AVERAGE, PASS, "test", "ood")),
-        *((label, metric) for label in ("One", "Other") for metric in (AVERAGE, PASS, "test", "ood", ALL_ZERO)),
+        *(("Base", metric) for metric in (AVERAGE, FORMAT, PASS, "test", "ood", "format test", "format ood")),
+        *(
+            (label, metric)
+            for label in ("One", "Other")
+            for metric in (AVERAGE, FORMAT, PASS, "test", "ood", "format test", "format ood", ALL_ZERO)
+        ),
     ]
     for row, label in ((ROWS[1], "One"), (ROWS[2], "Other")):
         by_seed = []
@@ -72,6 +81,19 @@ def test_every_row_has_every_metric_in_percent(folders):
         assert line.percent == round(100 * sum(by_seed) / 3, 2) and line.num_problems == 50 and line.seeds == "1 2 3"
         assert line.by_seed == " ".join(f"{100 * value:.2f}" for value in by_seed)
         assert line.low < line.percent < line.high
+
+
+def test_the_format_rate_is_of_all_benchmarks_or_of_one(folders):
+    expected = {
+        name: [
+            [c or readable(i, name) for i, c in enumerate(correct_of(seed, "other", "iter1/3_grpo", name))]
+            for seed in (1, 2, 3)
+        ]
+        for name in RIGHT
+    }
+    assert [of.tolist() for of in outcomes(folders, ROWS[2], FORMAT)] == [expected["test"], expected["ood"]]
+    (of_ood,) = outcomes(folders, ROWS[2], "format ood")
+    assert of_ood.tolist() == expected["ood"] and 0 < of_ood.mean() < 1
 
 
 def test_pass_at_8_is_that_of_eq_chen(folders):

@@ -41,6 +41,38 @@ def test_the_page_counts_the_verdicts_rightly():
     assert sentence in " ".join(PAGE.split())
 
 
+def test_every_accuracy_has_its_format_rate():
+    for name in set(experiments(TINY)) - {"motivation"}:
+        by_row = {}
+        for line in read_csv(RESULTS / f"{name}.csv", Line):
+            by_row.setdefault(line.label, {})[line.metric] = line.percent
+        for metrics in by_row.values():
+            benchmarks = {metric.removeprefix("format ") for metric in metrics if metric.startswith("format ")}
+            assert len(benchmarks) == 5 and {"average accuracy", "format"} | benchmarks <= set(metrics)
+            assert all(metrics[benchmark] <= metrics[f"format {benchmark}"] for benchmark in benchmarks)
+
+
+def test_the_page_says_what_the_bridges_loss_is_made_of():
+    lines = [*read_csv(RESULTS / "components.csv", Line), *read_csv(RESULTS / "bridge-operations.csv", Line)]
+    lines += read_csv(RESULTS / "controls.csv", Line)
+    found = {(line.label, line.metric): line.percent for line in lines}
+    before, after = found["SFT-Medium", "test"], found["SFT-Medium -> Bridged-Hard", "test"]
+    readable, still = found["SFT-Medium", "format test"], found["SFT-Medium -> Bridged-Hard", "format test"]
+    lost, silent = before - after, readable - still
+    raw, local = found["SFT-Medium -> Raw-Hard", "test"], found["SFT-Medium -> local samples alone", "test"]
+    without = found["w/o Localize, after SFT", "test"]
+    recycled = found["SFT-Medium -> Bridged-Hard + GRPO + Recycling", "format"], found["Full Model", "format"]
+    for sentence in (
+        f"from {before:.1f} to {after:.1f}. Of these {lost:.1f} points {silent:.1f} are responses without a readable",
+        f"falls from {readable:.1f} to {still:.1f}); the other {lost - silent:.1f} are wrong answers",
+        f"is not there ({raw:.1f}), without Localize it is less than half as large ({without:.1f})",
+        f"with the local samples alone it is largest ({local:.1f})",
+        f"behind it {recycled[0]:.1f}% of the responses have one that can be read, and {recycled[1]:.1f}% behind",
+    ):
+        assert sentence in " ".join(PAGE.split()), sentence
+    assert 2 * (before - without) < lost < before - local and raw > without
+
+
 def test_every_experiment_and_variant_is_described():
     for name in experiments(TINY):
         assert f"| `{name}` |" in HOW_TO

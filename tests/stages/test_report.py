@@ -85,9 +85,9 @@ def test_rows_keep_the_order_of_the_run_and_the_legend_names_other_models():
 def test_several_runs_give_means_and_sample_deviations():
     other = [replace(result, accuracy=result.accuracy + 0.2) for result in RESULTS]
     lines = seeds_table([RESULTS, other]).splitlines()
-    assert lines[2] == "| base | 50.0 (14.1) | 40.0 (14.1) | 75.0 (0.0) |"
-    assert lines[3] == "| iter2/1_sft/1_medium | 60.0 (14.1) | 60.0 (14.1) |  |"
-    assert seeds_table([RESULTS]).splitlines()[2] == "| base | 40.0 | 30.0 | 75.0 |"
+    assert lines[2] == "| base | 50.0 (14.1) | 40.0 (14.1) | 75.0 (0.0) | 70.0 (0.0) | 150 |"
+    assert lines[3] == "| iter2/1_sft/1_medium | 60.0 (14.1) | 60.0 (14.1) |  | 100.0 (0.0) | 150 |"
+    assert seeds_table([RESULTS]).splitlines()[2] == "| base | 40.0 | 30.0 | 75.0 | 70.0 | 150 |"
 
 
 def test_runs_that_cannot_be_averaged_are_refused(tmp_path, monkeypatch, capsys):
