@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from reference.cli import run_of_seed
 from reference.config import TINY
@@ -18,6 +19,7 @@ from reference.engines.distributed import Process
 from reference.experiments.claims import claims
 from reference.experiments.driver import Request, finished, run_seeds
 from reference.experiments.variants import FULL, VARIANTS, experiments
+from reference.offline.tiny_model import BASE_CHECKPOINT
 from reference.paper.prompts import Prompts
 
 ROOT = Path(__file__).parents[2]
@@ -125,6 +127,27 @@ def test_the_minutes_of_an_experiment_are_those_of_its_variants_and_the_full_run
         receipts = [folder / stage / "receipt.json" for folder in folders for stage in done_in(folder)]
         seconds = [json.loads(path.read_text())["seconds"] for path in receipts]
         assert said[name] == f"{sum(seconds) / 60 / 2:.1f}", name
+
+
+@pytest.mark.slow
+def test_each_seed_runs_on_its_own_base(tmp_path):
+    for seed in (1, 2):
+        weights = load_file(shutil.copytree(BASE_CHECKPOINT, tmp_path / f"base-{seed}") / "model.safetensors")
+        moved = {name: value + seed * 1e-2 for name, value in weights.items()}
+        save_file(moved, tmp_path / f"base-{seed}" / "model.safetensors", {"format": "pt"})
+    bases = [str(tmp_path / f"base-{seed}") for seed in (1, 2)]
+    request = ("--experiment", "all-zero", "--seeds", "1", "2", "--jobs", "2", "--bases", *bases)
+    process = run(tmp_path / "out", *request)
+    assert process.returncode == 0, process.stderr
+    responses = set()
+    for seed, base in zip((1, 2), bases, strict=True):
+        folder = tmp_path / "out" / f"seed-{seed}"
+        receipt = json.loads((folder / "1_difficulty" / "receipt.json").read_text())
+        assert receipt["settings"]["model.path"] == base
+        responses.add((folder / "eval" / "base" / "test.jsonl").read_text())
+    assert len(responses) == 2
+    again = run(tmp_path / "out", *request[:-2], *reversed(bases))
+    assert again.returncode == 2 and "was begun with model.path" in again.stderr
 
 
 @pytest.mark.slow
