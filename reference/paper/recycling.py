@@ -167,6 +167,10 @@ def validate_diagnosis(values: Mapping[str, Any], gold: str) -> Diagnosis:
     for key, value in values.items():
         if not isinstance(value, str) or not value.strip():
             raise UnusableAnswer(f"the diagnosis field {key!r} must be a text that is not empty, got {value!r}")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair, which no file in UTF-8 can hold
+            raise UnusableAnswer(f"the diagnosis field {key!r} has half of a surrogate pair in it: {value!r}") from error
     diagnosis = Diagnosis(**values)
     if len(diagnosis.first_error) > MAX_EXCERPT:
         raise UnusableAnswer(f"first_error has {len(diagnosis.first_error)} characters, at most {MAX_EXCERPT} count")

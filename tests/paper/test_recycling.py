@@ -293,6 +293,7 @@ def test_of_a_long_answer_the_message_shows_80_characters():
         ({"why_wrong": " \n"}, "'why_wrong' must be a text that is not empty"),
         ({"error_type": 3}, "must be a text that is not empty"),
         ({"correct_next_step": ["a", "b"]}, "must be a text that is not empty"),
+        ({"why_wrong": "a smile \ud83d"}, r"'why_wrong' has half of a surrogate pair in it: 'a smile \\ud83d'"),
         ({"severity": "high"}, r"missing or unknown: \['severity'\]"),
         ({"first_error": NEAR_MISS[:121]}, "has 121 characters, at most 120"),
         ({"short_correct_reasoning": "400 - 180 = 220"}, "must end in '#### 220'"),
