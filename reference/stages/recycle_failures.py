@@ -19,6 +19,7 @@ from reference.paper.recycling import (
 from reference.records import Diagnosed, Problem, RolloutGroup, SFTExample
 from reference.stages.ask_teacher import ask_teacher
 from reference.stages.build_bridge import Calibration
+from reference.stages.plan import filter_of
 
 
 def recycle_failures(
@@ -35,7 +36,7 @@ def recycle_failures(
     inputs = {
         "train": run.problems_path,
         "prompts": run.prompts_path,
-        "rollouts": run.folder(name.replace("4_recycle", "2_filter")) / "rollouts.jsonl",
+        "rollouts": run.folder(filter_of(name)) / "rollouts.jsonl",
         "calibration": run.folder("3_bridge") / "calibration.json",
     }
     stage = run.stage(name, ("seed", "model", "equations", "teacher", "recycling"), inputs)
