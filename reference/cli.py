@@ -148,7 +148,8 @@ def main(arguments: Sequence[str], run_paper: Composition) -> int:
             execute(preset, run, config, run_paper, command.tracker)
             results = run.path / "eval" / "results.jsonl"
             if process.is_main and results.exists():
-                print(f"\n{final_table(read_records(results, Evaluation))}")
+                print(f"\n{final_table(read_records(results, Evaluation))}\n")
+            add_report(run)
         return 0
     except ValueError as error:
         print(f"{_speaker()}: {error}", file=sys.stderr)
@@ -201,6 +202,7 @@ def run_seed(
     process = process or Process.of_launch(config.processes)
     run = run_of_seed(out, config, process)
     execute(preset, run, config, composition_of(request, run_paper), tracker)
+    add_report(run)
 
 
 def run_of_seed(out: Path, config: Config, process: Process) -> RunFolder:
@@ -239,7 +241,7 @@ def _speaker() -> str:
 
 
 def execute(preset: str, run: RunFolder, config: Config, run_paper: Composition, tracker: str | None) -> None:
-    """The run itself; the report and the table at its end."""
+    """The run itself."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     process = run.process
@@ -269,8 +271,12 @@ def execute(preset: str, run: RunFolder, config: Config, run_paper: Composition,
         if world.chat_teacher:
             world.chat_teacher.close()
             run.say(teacher_line(process.total(asdict(world.chat_teacher.usage())), config.teacher))
-        if process.is_main:
-            run.say(f"report: {write_report(run.path)}")
+
+
+def add_report(run: RunFolder) -> None:
+    """Write the run's report."""
+    if run.process.is_main:
+        run.say(f"report: {write_report(run.path)}")
 
 
 def environment(process: Process) -> dict[str, str]:

@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transformers import AutoConfig
-
 from reference.config import Config
 from reference.engines.benchmarks import (
     DATA_SETS,
@@ -19,6 +17,7 @@ from reference.engines.chat import Chat
 from reference.engines.distributed import Process
 from reference.engines.hf_sampler import HFSampler
 from reference.engines.judge import Judge
+from reference.engines.memory import sizes_of
 from reference.engines.policy import checkpoint_folder
 from reference.engines.student import Student
 from reference.engines.vllm_sampler import VLLMSampler, VLLMSettings, check_installed, check_tensor_parallel
@@ -91,16 +90,18 @@ def _sampler(config: Config, base: Path, chat: Chat, process: Process) -> Sample
             chat.tokenizer, chat.end_ids, process.device, process.rollout_dtype, config.sampler_rows, process.share
         )
     check_installed()
-    model = AutoConfig.from_pretrained(base)
+    heads, key_heads, positions = sizes_of(
+        base, "num_attention_heads", "num_key_value_heads", "max_position_embeddings"
+    )
     group = config.vllm.tensor_parallel
-    check_tensor_parallel(model.num_attention_heads, model.num_key_value_heads, group, process.size)
+    check_tensor_parallel(heads, key_heads, group, process.size)
     longest = max(config.difficulty.max_new_tokens, config.grpo.max_new_tokens, config.evaluation.max_new_tokens)
     settings = VLLMSettings(
         tensor_parallel=group,
         gpu_memory_utilization=config.vllm.gpu_memory_utilization,
         prefix_caching=config.vllm.prefix_caching,
         enforce_eager=config.vllm.enforce_eager,
-        max_length=min(config.data.max_prompt_tokens + longest, model.max_position_embeddings),
+        max_length=min(config.data.max_prompt_tokens + longest, positions),
         max_rows=config.sampler_rows,
     )
     return VLLMSampler(chat.tokenizer, chat.end_ids, process.rollout_dtype, settings, process.rank, process.size)
@@ -131,7 +132,7 @@ def _check_room(
     config: Config, base: Path, student: Student, training: Sequence[Problem], tests: Sequence[Problem]
 ) -> None:
     """Longest prompt and response have to fit the model's positions: said now, not in the middle of the run."""
-    positions = AutoConfig.from_pretrained(base).max_position_embeddings
+    (positions,) = sizes_of(base, "max_position_embeddings")
     sampled = (
         ("difficulty", training, config.difficulty.max_new_tokens),
         ("grpo", training, config.grpo.max_new_tokens),

@@ -11,7 +11,9 @@ from reference import cli
 from reference.cli import main, nearest, parse
 from reference.config import TINY, check, flatten
 from reference.connect import load_prompts
+from reference.engines.artifacts import write_records
 from reference.engines.run_folder import StageFolder
+from reference.records import Evaluation
 from reference.stages.plan import stage_names
 
 GOOD = '{"question": "What is 2 + 2?", "answer": "2 + 2 = <<2+2=4>>4\\n#### 4"}\n'
@@ -389,6 +391,19 @@ def test_an_interruption_ends_with_code_130_and_a_full_disk_with_2(in_folder, ca
     assert capsys.readouterr().err.endswith("run the same command again, without --redo\n")
     assert main(["tiny", *SMALL], full) == 2
     assert "No space left on device" in capsys.readouterr().err
+
+
+def test_the_table_is_there_where_the_report_cannot_be_written(in_folder, capsys, monkeypatch):
+    def evaluated(run, config, world):
+        write_records(run.path / "eval" / "results.jsonl", [Evaluation("base", "test", 4, 1, 0.25, 1.0)])
+
+    def damaged(path):
+        raise ValueError("calibration.json is damaged")
+
+    monkeypatch.setattr(cli, "write_report", damaged)
+    assert main(["tiny", *SMALL], evaluated) == 2
+    said = capsys.readouterr()
+    assert "\nbase  " in said.out and said.err == "run_paper: calibration.json is damaged\n"
 
 
 def test_our_own_mistakes_keep_their_traceback(in_folder):

@@ -209,10 +209,10 @@ def test_results_hold_a_line_for_each_stage_and_benchmark(whole):
         assert math.isfinite(line.get("pass_at_8", 0))
 
 
-def test_a_run_ends_with_a_report_and_a_table_and_makes_no_noise(whole):
+def test_a_run_ends_with_a_table_and_a_report_and_makes_no_noise(whole):
     check_noise(whole[1])
-    assert f"\nreport: {whole[0] / 'report.html'}\n" in whole[1].stdout and (whole[0] / "report.html").exists()
-    assert "paper: Qwen2.5-0.5B" in whole[1].stdout and whole[1].stdout.rstrip().endswith("these numbers")
+    assert "paper: Qwen2.5-0.5B" in whole[1].stdout and (whole[0] / "report.html").exists()
+    assert whole[1].stdout.endswith(f"these numbers\n\nreport: {whole[0] / 'report.html'}\n")
 
 
 def test_no_artifact_holds_a_nan_or_a_problem_twice(whole):

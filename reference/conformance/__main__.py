@@ -27,6 +27,8 @@ def load(name: str) -> ModuleType:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module
+    if name.startswith("."):  # relative to no package
+        raise ValueError(f"{name} is no module and no Python file; {USAGE}")
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -9,6 +9,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 from reference.engines.chat_protocol import (
     MOST_PATIENCE,
@@ -47,11 +48,7 @@ class ChatEndpoint:
         Raises:
             ValueError: no key in OPENAI_API_KEY, or an address that is none.
         """
-        if not base_url.startswith(("http://", "https://")) or "/chat/completions" in base_url:
-            raise ValueError(
-                "--teacher.base-url must begin with http:// or https:// and end before /chat/completions, "
-                f"got {base_url!r}"
-            )
+        _check_address(base_url)
         self.base_url = base_url
         self.resent = 0
         self._next_start = 0.0
@@ -132,6 +129,25 @@ class ChatEndpoint:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+
+def _check_address(base_url: str) -> None:
+    """Raises ValueError for what is no address, and for one with a password, which it does not repeat."""
+    if "@" in base_url:
+        raise ValueError(
+            "--teacher.base-url must have no name or password (NAME:PASSWORD@) in it: the run's files keep it; "
+            f"the key belongs in {KEY_VARIABLE}"
+        )
+    try:
+        parts = urlsplit(base_url)
+        has_host = bool(parts.hostname) and base_url.isprintable() and parts.port != 0
+    except ValueError:  # a port that is no number, a bracket that is not closed
+        has_host = False
+    if not has_host or not base_url.startswith(("http://", "https://")) or "/chat/completions" in base_url:
+        raise ValueError(
+            "--teacher.base-url must begin with http:// or https:// and end before /chat/completions, "
+            f"as http://localhost:8000/v1 does, got {base_url!r}"
+        )
 
 
 def _key_from_environment() -> str:

@@ -167,7 +167,7 @@ class HFSampler:
     def _sample_batch(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], sampling: Sampling
     ) -> list[list[Completion]]:
-        """One batch of at most `max_rows` rows, from the prompts to the last end of turn."""
+        """One batch, from the prompts to the last end of turn; a single prompt's may be more than `max_rows` rows."""
         counts = [len(group) for group in seeds]
         uniforms_RT = _uniforms([seed for group in seeds for seed in group], sampling, self.device)
         rows = sum(counts)

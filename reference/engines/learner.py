@@ -18,7 +18,7 @@ from reference.engines.chat import Chat
 from reference.engines.distributed import Process, sharded_as, whole
 from reference.engines.policy import Policy, load_causal_lm
 
-Loss = Callable[[Sequence[int]], tuple[torch.Tensor, Mapping[str, float | torch.Tensor]]]
+Loss = Callable[[Turn], tuple[torch.Tensor, Mapping[str, float | torch.Tensor]]]
 
 
 class Learner:
@@ -55,7 +55,7 @@ class Learner:
     def step(self, turns: Sequence[Turn], loss_of: Loss, lr_scale: float = 1.0) -> dict[str, float]:
         """Add up the gradients of all turns of all processes, then take one step.
 
-        `loss_of(rows)`: those rows' share of the step's loss, and what was measured on them. The shares add up to the
+        `loss_of(turn)`: its rows' share of the step's loss, and what was measured on them. The shares add up to the
         loss, however the step is cut. Returns what was measured, added up likewise, and `grad_norm` before clipping.
 
         Raises:
@@ -65,7 +65,7 @@ class Learner:
         measured: dict[str, float | torch.Tensor] = {}
         for turn in turns:
             with compute_type(self.device):
-                loss, values = loss_of(turn.rows)
+                loss, values = loss_of(turn)
             # FSDP averages the gradients of the processes, where Eqs. 21 and 27 want their sum.
             (loss * (turn.weight * self.process.size)).backward()
             for name, value in values.items():

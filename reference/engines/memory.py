@@ -1,8 +1,10 @@
 """What a model takes of a GPU's memory, from its shape alone: for `--dry-run`, before anything is loaded."""
 
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
 UNITS = {"GiB": 2**30, "MiB": 2**20}
@@ -11,7 +13,7 @@ CHUNK_OF_LOGITS = 256  # rows of the vocabulary's table that exist at a time, fo
 
 @dataclass(frozen=True)
 class Shape:
-    """A decoder of the Qwen2 and Llama family; head and embedding are tied."""
+    """A decoder of the Qwen2 and Llama family. `tied`: the head is the embedding."""
 
     layers: int
     width: int
@@ -20,13 +22,15 @@ class Shape:
     key_heads: int
     words: int
     head_width: int = 0
+    tied: bool = True
 
     @property
     def parameters(self) -> int:
         """How many weights; biases and norms, about one in a thousand, left out."""
         head = self.head_width or self.width // self.heads
         attention = 2 * self.width * head * (self.heads + self.key_heads)
-        return self.layers * (attention + 3 * self.width * self.inner) + self.words * self.width
+        tables = self.words * self.width * (1 if self.tied else 2)
+        return self.layers * (attention + 3 * self.width * self.inner) + tables
 
 
 # So that the paper's presets can be planned without a network.
@@ -40,25 +44,36 @@ def shape_of(path: str) -> Shape | None:
     """The shape of a checkpoint folder, or of a model that we know; None for one that is not here yet.
 
     Raises:
-        ValueError: a folder without a readable configuration.
+        ValueError: as `sizes_of`.
     """
     if path in SHAPES:
         return SHAPES[path]
     if not Path(path).is_dir():
         return None
+    layers, width, inner = sizes_of(path, "num_hidden_layers", "hidden_size", "intermediate_size")
+    heads, key_heads, words = sizes_of(path, "num_attention_heads", "num_key_value_heads", "vocab_size")
+    rest = AutoConfig.from_pretrained(path).to_dict()
+    tied = rest.get("tie_word_embeddings", True)
+    return Shape(layers, width, inner, heads, key_heads, words, rest.get("head_dim") or 0, tied)
+
+
+def sizes_of(checkpoint: Path | str, *names: str) -> list[int]:
+    """These fields of a checkpoint's configuration.
+
+    Raises:
+        ValueError: there is no configuration to read, or it has no such size.
+    """
     try:
-        config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read the configuration of the model in {path!r} ({error})") from error
-    return Shape(
-        config.num_hidden_layers,
-        config.hidden_size,
-        config.intermediate_size,
-        config.num_attention_heads,
-        config.num_key_value_heads,
-        config.vocab_size,
-        config.to_dict().get("head_dim") or 0,
-    )
+        config = AutoConfig.from_pretrained(checkpoint)
+    except (OSError, ValueError, StrictDataclassError) as error:
+        raise ValueError(f"cannot read the configuration of the model in {str(checkpoint)!r} ({error})") from error
+    try:
+        return [attrgetter(name)(config) for name in names]
+    except AttributeError as error:
+        raise ValueError(
+            f"the configuration of the model in {str(checkpoint)!r}, a {config.model_type}, has no size of this name "
+            f"({error}); give --model.path a decoder of the Qwen2 and Llama family"
+        ) from error
 
 
 def training_bytes(shape: Shape, processes: int) -> int:

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -152,6 +153,9 @@ def run_seeds(request: Request, config: Config, run_seed: Callable[[Config], Non
     """`run_seed` for each seed's configuration; with `jobs`, that many at a time in processes of their own.
 
     Where one fails, those that are at work go on to their end, and none is begun any more.
+
+    Raises:
+        OSError: a process was killed, which ends all of them.
     """
     configs = seed_configs(request, config)
     if request.jobs == 1 or len(configs) == 1:
@@ -164,6 +168,11 @@ def run_seeds(request: Request, config: Config, run_seed: Callable[[Config], Non
         try:
             for ended in as_completed(seeds):
                 if not ended.cancelled() and (error := ended.exception()):
+                    if isinstance(error, BrokenProcessPool):
+                        raise OSError(
+                            f"a process of --jobs {request.jobs} was killed, most likely because memory ran out, "
+                            "and the others ended with it; fewer --jobs need less"
+                        ) from error
                     failures.append(error)
                     print(f"seed {seeds[ended]} has ended: {error}; what else is at work goes on", file=sys.stderr)
                     pool.shutdown(wait=False, cancel_futures=True)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from difflib import SequenceMatcher
 from typing import Any
@@ -101,8 +101,11 @@ def select_near_miss(
     tau_length: float,
     tau_steps: float,
     weights: tuple[float, float, float] = (1, 1, 1),
+    answer_of: Callable[[str], str | None] = extract_answer,
 ) -> tuple[int, float]:
     """Eq. (34): o^- = argmax S_neg(o) over O^-(q); its index and its score. On a tie the lowest index wins.
+
+    answer_of: the verifier's Ans(o), the one that the rewards are of (ambiguity A48).
 
     Raises:
         ValueError: there is no response to choose from.
@@ -113,7 +116,7 @@ def select_near_miss(
         near_miss_score(
             len(response.token_ids),
             len(split_steps(response.text)),
-            extract_answer(response.text) is not None,
+            answer_of(response.text) is not None,
             tau_length=tau_length,
             tau_steps=tau_steps,
             weights=weights,
@@ -167,6 +170,10 @@ def validate_diagnosis(values: Mapping[str, Any], gold: str) -> Diagnosis:
     for key, value in values.items():
         if not isinstance(value, str) or not value.strip():
             raise UnusableAnswer(f"the diagnosis field {key!r} must be a text that is not empty, got {value!r}")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair, which no file in UTF-8 can hold
+            raise UnusableAnswer(f"the diagnosis field {key!r} has half of a surrogate pair: {value!r}") from error
     diagnosis = Diagnosis(**values)
     if len(diagnosis.first_error) > MAX_EXCERPT:
         raise UnusableAnswer(f"first_error has {len(diagnosis.first_error)} characters, at most {MAX_EXCERPT} count")

@@ -1,13 +1,14 @@
 """What the inspector shows: one record for each problem, with everything that the run did with it."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
 from typing import Any
 
 import torch
 
+from reference.paper import verl
 from reference.paper.answers import extract_answer
 from reference.paper.bridge import bridge_examples, choose_action, split_steps
 from reference.paper.grpo import group_advantages
@@ -179,7 +180,8 @@ class Inspector:
         if not taus or taus["length"] is None or taus["steps"] is None:
             return {"iteration": iteration.number, "candidates": [], "diagnosed": None, "recycles": iteration.recycles}
         record = self.diagnosed[iteration.number].get(problem.id)
-        candidates = [candidate(response, taus) for response in group.responses]
+        answer_of = verl.extract_answer if self.run.settings.get("equations") == "verl" else extract_answer
+        candidates = [candidate(response, taus, answer_of) for response in group.responses]
         return {
             "iteration": iteration.number,
             "candidates": candidates,
@@ -214,10 +216,10 @@ def _in_turn(lists: Sequence[Sequence[str]]) -> list[str]:
     return [one for turn in zip_longest(*lists) for one in turn if one is not None]
 
 
-def candidate(response: Completion, taus: Data) -> Data:
+def candidate(response: Completion, taus: Data, answer_of: Callable[[str], str | None]) -> Data:
     """Eqs. (30)-(33) for one response."""
     num_tokens, num_steps = len(response.token_ids), len(split_steps(response.text))
-    has_answer = extract_answer(response.text) is not None
+    has_answer = answer_of(response.text) is not None
     total = near_miss_score(
         num_tokens,
         num_steps,

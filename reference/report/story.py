@@ -149,6 +149,8 @@ def read_run(path: Path) -> Run:
     if not (path / "config.json").exists():
         raise ValueError(f"{path} has no config.json; give the folder of a run, such as runs/tiny")
     settings = read_json(path / "config.json")
+    if not {"iterations", "data.tests"} <= settings.keys():
+        raise ValueError(f"{path / 'config.json'} is not a run's, a model's perhaps; give the folder of a run")
     stages = [_stage(path, name) for name in _plan(settings)]
     done = {stage.name for stage in stages if stage.state == "done"}
     bridge = path / "3_bridge"

@@ -172,9 +172,8 @@ def calibration(run: Run) -> Table | None:
     ]
     rows = []
     for label, name, reported, decimals in kinds:
-        if name in measured:
-            own = [_rounded(measured[name][key], decimals) for key in STATISTICS]
-            rows.append([label, OWN, *own])
+        if table := measured.get(name):  # None where the teacher had no usable trace to measure
+            rows.append([label, OWN, *(_rounded(table[key], decimals) for key in STATISTICS)])
         rows += [[label, f"paper: {MODELS[model]}", *_distribution(reported[model], decimals)] for model in MODELS]
     used = run.calibration["used"]
     taus = ", ".join(f"{name} {value:.2f}" for name, value in used.items() if value is not None)

@@ -43,6 +43,11 @@ def evaluation_of(config: Config, name: str) -> list[str]:
     return [f"eval/{name.replace('/', '-')}"] if config.data.tests else []
 
 
+def filter_of(name: str) -> str:
+    """The filter of a stage's own iteration, whose rollouts `iter1/3_grpo` and `iter1/4_recycle` go by."""
+    return f"{name.split('/')[0]}/2_filter"
+
+
 @dataclass(frozen=True)
 class Expected:
     """What a stage is expected to take."""

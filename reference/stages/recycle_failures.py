@@ -7,6 +7,8 @@ from reference.engines.artifacts import read_records
 from reference.engines.run_folder import RunFolder
 from reference.engines.student import Student
 from reference.interfaces import Teacher, UnusableAnswer
+from reference.paper import verl
+from reference.paper.answers import extract_answer
 from reference.paper.recycling import (
     diagnose,
     has_repair,
@@ -17,6 +19,7 @@ from reference.paper.recycling import (
 from reference.records import Diagnosed, Problem, RolloutGroup, SFTExample
 from reference.stages.ask_teacher import ask_teacher
 from reference.stages.build_bridge import Calibration
+from reference.stages.plan import filter_of
 
 
 def recycle_failures(
@@ -33,10 +36,10 @@ def recycle_failures(
     inputs = {
         "train": run.problems_path,
         "prompts": run.prompts_path,
-        "rollouts": run.folder(name.replace("4_recycle", "2_filter")) / "rollouts.jsonl",
+        "rollouts": run.folder(filter_of(name)) / "rollouts.jsonl",
         "calibration": run.folder("3_bridge") / "calibration.json",
     }
-    stage = run.stage(name, ("seed", "model", "teacher", "recycling"), inputs)
+    stage = run.stage(name, ("seed", "model", "equations", "teacher", "recycling"), inputs)
     by_id = {problem.id: problem for problem in problems}
     if stage.is_done:
         records = read_records(stage.path / "diagnosed.jsonl", Diagnosed)
@@ -76,6 +79,7 @@ def _diagnosed(
         tau_length=calibration.tau_length,
         tau_steps=calibration.tau_steps,
         weights=config.recycling.weights,
+        answer_of=verl.extract_answer if config.equations == "verl" else extract_answer,
     )
     response = candidates[index].text
     return Diagnosed(problem.id, response, score, diagnose(teacher, problem, response))

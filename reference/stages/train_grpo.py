@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -28,6 +28,7 @@ from reference.paper.tokens import mean_over_tokens
 from reference.records import Problem, RolloutGroup
 from reference.seeds import seed_of
 from reference.stages.filter_rewards import rollout_groups
+from reference.stages.plan import filter_of
 from reference.stages.train_sft import learner_of
 
 # Where the sampler's own log-probabilities are further from the trainer's, it does not sample from this policy.
@@ -66,7 +67,7 @@ def train_grpo(
     As many epochs as Table 6 says, or as many as `num_steps` rollout batches take. The reference policy is `start`
     itself (ambiguity A29).
     """
-    rollouts = run.folder(name.replace("3_grpo", "2_filter")) / "rollouts.jsonl"
+    rollouts = run.folder(filter_of(name)) / "rollouts.jsonl"
     inputs = {"start": start, "train": run.problems_path, "prompts": run.prompts_path, "rollouts": rollouts}
     trained = " ".join([*(problem.id for problem in problems), f"{num_steps or ''}"])
     reads = ("seed", "sampler", "vllm", "model", "equations", "grpo")
@@ -182,17 +183,16 @@ def grpo_step(
         learner.turns([len(rollout.token_ids) for rollout in mini_batch], settings.max_tokens_per_batch)
         for mini_batch in mini_batches
     ]
-    before, sums = [], []
-    for mini_batch, its_turns in zip(mini_batches, turns, strict=True):
+    before: list[dict[Turn, Before]] = [{} for _ in mini_batches]  # by the turn that an update will take again
+    sums = []
+    for mini_batch, its_turns, known in zip(mini_batches, turns, before, strict=True):
         for turn in its_turns:
-            logprobs, sampled = _before(learner, reference, [mini_batch[row] for row in turn.rows], settings)
-            before.append(logprobs)
+            known[turn], sampled = _before(learner, reference, [mini_batch[row] for row in turn.rows], settings)
             sums.append({name: turn.weight * value for name, value in sampled.items()})
     totals = learner.process.total({name: sum(values[name] for values in sums) for name in sums[0]})
-    waiting = iter(before)
     updates = [
-        _update(learner, mini_batch, its_turns, [next(waiting) for _ in its_turns], settings, equations)
-        for mini_batch, its_turns in zip(mini_batches, turns, strict=True)
+        _update(learner, mini_batch, its_turns, known, settings, equations)
+        for mini_batch, its_turns, known in zip(mini_batches, turns, before, strict=True)
     ]
     means = {name: sum(update[name] for update in updates) / len(updates) for name in updates[0]}
     return {
@@ -252,7 +252,7 @@ def _update(
     learner: Learner,
     rollouts: Sequence[Rollout],
     turns: Sequence[Turn],
-    before: Sequence[Before],
+    before: Mapping[Turn, Before],
     settings: GRPOConfig,
     equations: Equations,
 ) -> dict[str, float]:
@@ -261,12 +261,11 @@ def _update(
     A micro-batch has its share of the responses; of verl's loss, of the tokens (ambiguity A31). The rest of what is
     measured is the paper's in both cases.
     """
-    waiting = iter(before)
     lengths = [len(rollout.token_ids) - rollout.prompt_length for rollout in rollouts]
     loss_of = verl.grpo_loss if equations == "verl" else grpo_loss
 
-    def share_of_loss(rows: Sequence[int]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        batch, known = [rollouts[row] for row in rows], next(waiting)
+    def share_of_loss(turn: Turn) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        batch, known = [rollouts[row] for row in turn.rows], before[turn]
         ids_BT, mask_BT = _tensors(batch, learner.device)
         advantages_B = known.old_BT.new_tensor([rollout.advantage for rollout in batch])
         logprobs_BT = learner.policy(ids_BT, mask_BT, settings.temperature).logprobs
@@ -280,7 +279,7 @@ def _update(
             kl_coef=settings.kl_coef,
         )
         share = len(batch) / len(rollouts)
-        loss_share = sum(lengths[row] for row in rows) / sum(lengths) if equations == "verl" else share
+        loss_share = sum(lengths[row] for row in turn.rows) / sum(lengths) if equations == "verl" else share
         measured = _diagnostics(logprobs_BT.detach(), known, advantages_B, mask_BT, settings.clip_eps)
         shares = {name: value * share for name, value in measured.items()}
         return loss * loss_share, {"loss": loss.detach() * loss_share, **shares}

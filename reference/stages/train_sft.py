@@ -9,7 +9,7 @@ import torch
 
 from reference.config import Config, Equations, GRPOConfig, ModelConfig, SFTConfig
 from reference.engines.artifacts import to_lines
-from reference.engines.batches import in_batches, pad_right, response_mask
+from reference.engines.batches import Turn, in_batches, pad_right, response_mask
 from reference.engines.chat import Chat, TokenizedExample, text_of
 from reference.engines.distributed import Process
 from reference.engines.learner import Learner
@@ -150,7 +150,8 @@ def sft_step(
     lengths = [len(example.token_ids) for example in batch]
     supervised = [len(example.token_ids) - example.prompt_length for example in batch]
 
-    def share_of_loss(rows: Sequence[int]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def share_of_loss(turn: Turn) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        rows = turn.rows
         ids_BT = pad_right([batch[row].token_ids for row in rows], learner.device)
         prompts, ends = [batch[row].prompt_length for row in rows], [lengths[row] for row in rows]
         mask_BT = response_mask(prompts, ends, learner.device)

@@ -130,13 +130,15 @@ def test_the_tolerance_is_where_it_is_said_to_be():
         assert found.agrees is agrees
 
 
-def test_the_command_takes_a_module_or_a_file(tmp_path, capsys):
+def test_the_command_takes_a_module_or_a_file(tmp_path, capsys, monkeypatch):
     assert main(["reference.conformance.adapters.ours"]) == 0
     assert capsys.readouterr().out.count(" agree ") == len(FILES)
     adapter = tmp_path / "my_adapter.py"
     adapter.write_text("def mean_nll(logprobs):\n    return {'difficulty': 1.0}\n")
     assert main([str(adapter)]) == 1
     printed = capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    assert main(["./my_adapter.py"]) == 1
     assert printed.count(" differ ") == 1 and len(re.findall(r"\d  -$", printed, re.M)) == len(FILES) - 1
 
 
@@ -145,6 +147,7 @@ def test_the_command_takes_a_module_or_a_file(tmp_path, capsys):
     [
         ([], "usage: "),
         (["no.such.module"], "cannot import no.such.module"),
+        (["..x"], "..x is no module and no Python file; usage: "),
         (["nowhere.py"], "there is no file nowhere.py"),
         (["json"], "json offers none of the functions of the vectors"),
     ],

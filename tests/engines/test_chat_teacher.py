@@ -595,10 +595,30 @@ def test_a_newline_behind_the_key_is_no_part_of_it(tmp_path, monkeypatch):
         assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
 
 
-@pytest.mark.parametrize("address", ["", "127.0.0.1:8000/v1", "http://127.0.0.1/v1/chat/completions"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "127.0.0.1:8000/v1",
+        "http://127.0.0.1/v1/chat/completions",
+        "http://localhost:80a/v1",
+        "http://localhost:99999/v1",
+        "http://localhost:0/v1",
+        "http://[::1/v1",
+        "http:///v1",
+        "http://localhost/v1\n",
+    ],
+)
 def test_an_address_is_checked(tmp_path, address):
     with pytest.raises(ValueError, match="--teacher.base-url must begin with http:// or https:// and end before"):
         ChatTeacher(ChatSettings(address, "m"), PROMPTS, tmp_path)
+
+
+@pytest.mark.parametrize("address", ["http://me:secret@localhost/v1", "http://me:secret@localhost:80a/v1"])
+def test_an_address_with_a_password_is_refused_and_not_repeated(tmp_path, address):
+    with pytest.raises(ValueError, match="must have no name or password .* belongs in OPENAI_API_KEY$") as caught:
+        ChatTeacher(ChatSettings(address, "m"), PROMPTS, tmp_path)
+    assert "secret" not in str(caught.value)
 
 
 def test_without_openai_it_is_said_how_to_install_it():

@@ -31,7 +31,7 @@ def steps(learner, seeds):
 def step(learner, seeds, **options):
     """One optimizer step on a turn for each seed; the norm of its gradient."""
     turns = [Turn((seed,)) for seed in seeds]
-    return learner.step(turns, lambda rows: (loss_of(learner, rows[0]), {}), **options)["grad_norm"]
+    return learner.step(turns, lambda turn: (loss_of(learner, turn.rows[0]), {}), **options)["grad_norm"]
 
 
 def weights(learner):
@@ -94,7 +94,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_move(random_chec
     steps(learner, [0])
     before = weights(learner)
     with pytest.raises(ValueError, match="gradient norm is (nan|inf)"):
-        learner.step([Turn((1,))], lambda rows: (loss_of(learner, rows[0]) * factor, {}))
+        learner.step([Turn((1,))], lambda turn: (loss_of(learner, turn.rows[0]) * factor, {}))
     assert equal(weights(learner), before)
     clean = learner_of(random_checkpoint())
     steps(clean, [0, 1])

@@ -1,9 +1,19 @@
 """Memory from a model's shape: the parameter counts are those of the real models."""
 
-import pytest
-from transformers import AutoModelForCausalLM
+import json
 
-from reference.engines.memory import SHAPES, activation_bytes, describe_memory, shape_of, training_bytes, whole_bytes
+import pytest
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from reference.engines.memory import (
+    SHAPES,
+    activation_bytes,
+    describe_memory,
+    shape_of,
+    sizes_of,
+    training_bytes,
+    whole_bytes,
+)
 from reference.offline.tiny_model import BASE_CHECKPOINT
 
 
@@ -21,6 +31,31 @@ def test_a_folders_shape_has_the_size_of_its_weights():
     model = AutoModelForCausalLM.from_pretrained(BASE_CHECKPOINT)
     real = sum(weight.numel() for weight in model.parameters())
     assert shape_of(str(BASE_CHECKPOINT)).parameters == pytest.approx(real, rel=0.01)
+
+
+def test_a_head_of_its_own_counts(tmp_path):
+    config = json.loads((BASE_CHECKPOINT / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path))
+    real = sum(weight.numel() for weight in model.parameters())
+    assert shape_of(str(tmp_path)).parameters == pytest.approx(real, rel=0.01)
+    assert real - shape_of(str(BASE_CHECKPOINT)).parameters > 0.9 * config["vocab_size"] * config["hidden_size"]
+
+
+@pytest.mark.parametrize("name", ["intermediate_size", "num_key_value_heads"])
+def test_a_model_of_another_family_is_named_with_the_size_that_it_has_not(tmp_path, name):
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_layer": 2}')
+    assert sizes_of(tmp_path, "num_hidden_layers", "max_position_embeddings") == [2, 1024]  # under names of its own
+    with pytest.raises(ValueError, match=f"a gpt2, has no size of this name .*'{name}'.*give --model.path"):
+        sizes_of(tmp_path, name)
+    with pytest.raises(ValueError, match="a gpt2, has no size of this name"):
+        shape_of(str(tmp_path))
+
+
+def test_a_size_that_is_no_number_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2", "hidden_size": "wide"}')
+    with pytest.raises(ValueError, match="(?s)cannot read the configuration .*hidden_size"):
+        shape_of(str(tmp_path))
 
 
 def test_a_model_that_is_not_here_has_no_shape_and_a_damaged_folder_is_named(tmp_path):

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -188,6 +189,15 @@ def test_one_failing_seed_is_named_and_the_others_go_on(tmp_path, capsys):
         run_seeds(request, CONFIG, partial(_take_up, tmp_path))
     assert "seed 2 has ended: " in capsys.readouterr().err
     assert (tmp_path / "seed-1" / "config.json").exists()
+
+
+def test_a_killed_process_is_a_sentence_that_names_memory():
+    with pytest.raises(OSError, match="a process of --jobs 2 was killed, most likely because memory ran out"):
+        run_seeds(Request(("components",), (1, 2), jobs=2), CONFIG, _killed)
+
+
+def _killed(config):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _take_up(out, config):

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from reference.interfaces import UnusableAnswer
+from reference.paper import verl
 from reference.paper.prompts import (
     Prompts,
     diagnose_student_messages,
@@ -183,6 +184,12 @@ def test_the_near_miss_is_the_argmax_of_the_score():
         assert select_near_miss(responses, **taus) == (best, best_score)
 
 
+def test_the_verifier_of_the_rewards_says_what_has_an_answer():
+    responses = [Completion((0,), text, True) for text in ("a\n####72", "a\n#### 71")]
+    assert select_near_miss(responses, **QWEN_TAUS)[0] == 0
+    assert select_near_miss(responses, **QWEN_TAUS, answer_of=verl.extract_answer)[0] == 1
+
+
 def test_on_a_tie_the_first_response_is_chosen():
     responses = [Completion((0,), text, True) for text in ("x", "a\n#### 4", "b\n#### 5", "y")]
     assert select_near_miss(responses, **QWEN_TAUS)[0] == 1
@@ -293,6 +300,7 @@ def test_of_a_long_answer_the_message_shows_80_characters():
         ({"why_wrong": " \n"}, "'why_wrong' must be a text that is not empty"),
         ({"error_type": 3}, "must be a text that is not empty"),
         ({"correct_next_step": ["a", "b"]}, "must be a text that is not empty"),
+        ({"why_wrong": "a smile \ud83d"}, r"'why_wrong' has half of a surrogate pair: 'a smile \\ud83d'"),
         ({"severity": "high"}, r"missing or unknown: \['severity'\]"),
         ({"first_error": NEAR_MISS[:121]}, "has 121 characters, at most 120"),
         ({"short_correct_reasoning": "400 - 180 = 220"}, "must end in '#### 220'"),

@@ -7,6 +7,7 @@ import pytest
 
 from reference.config import TINY
 from reference.engines.artifacts import read_records
+from reference.offline.tiny_model import BASE_CHECKPOINT
 from reference.records import Rejected, RolloutGroup, to_json
 from reference.report.story import DOES, read_group, read_run
 from reference.stages.plan import stage_names
@@ -71,6 +72,8 @@ def test_rejections_come_with_their_stage(copied):
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="has no config.json; give the folder of a run"):
         read_run(tmp_path)
+    with pytest.raises(ValueError, match="config.json is not a run's, a model's perhaps; give the folder of a run"):
+        read_run(BASE_CHECKPOINT)
 
 
 @pytest.mark.parametrize(

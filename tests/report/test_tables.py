@@ -61,6 +61,17 @@ def test_measured_thresholds_stand_beside_tables_8_and_9(run, by_title):
     assert [row[2] for row in rows if row[1] == "paper: Qwen2.5-0.5B"] == ["0.99", "242.98", "7.36"]
 
 
+def test_without_a_usable_trace_tables_8_and_9_stand_alone(run):
+    calibration = {
+        "used": dict.fromkeys(run.calibration["used"]),
+        "measured": dict.fromkeys(run.calibration["measured"]),
+    }
+    without = {table.title: table for table in tables(replace(run, calibration=calibration))}
+    table = without["What the teacher's hard traces are like"]
+    assert [row[1] for row in table.rows] == ["paper: Qwen2.5-0.5B", "paper: Llama3.2-1B"] * 3
+    assert table.paper_rows == list(range(6)) and "used: none" in table.note
+
+
 def test_outcomes_are_those_of_the_receipts(small_run, by_title):
     for number, row in enumerate(by_title["Rollouts and failures"].rows, start=1):
         counts = json.loads((small_run / f"iter{number}/2_filter/receipt.json").read_text())["counts"]

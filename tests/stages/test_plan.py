@@ -6,7 +6,7 @@ import pytest
 
 from reference.config import PRESETS
 from reference.connect import data_sizes
-from reference.stages.plan import DataSizes, describe, expected_work, totalled
+from reference.stages.plan import DataSizes, describe, expected_work, filter_of, totalled
 
 QWEN = PRESETS["qwen2.5-0.5b"]
 SIZES = DataSizes(7473, 59, {"gsm8k_platinum": 1209, "svamp": 300})
@@ -36,6 +36,11 @@ def test_the_bridge_asks_about_each_step_up_to_three_times():
     jumpiness = (steps - 1988) * (300 + 59 + trace / 2 + step)
     rewriting = steps * (120 + 59 + trace / 2 + step)
     assert bridge.tokens_read == pytest.approx(importance + jumpiness + rewriting, rel=1e-6)
+
+
+def test_the_filter_is_the_one_of_the_same_iteration():
+    assert filter_of("iter1/3_grpo") == filter_of("iter1/4_recycle") == "iter1/2_filter"
+    assert filter_of("iter12/3_grpo") == "iter12/2_filter"
 
 
 def test_llama_has_its_own_tables():

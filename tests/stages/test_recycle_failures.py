@@ -101,6 +101,21 @@ def test_without_a_trace_to_measure_thresholds_on_each_failure_is_rejected_with_
     assert all("--recycling.tau-length" in record.reason for record in rejected)
 
 
+@pytest.mark.parametrize(("equations", "chosen"), [("paper", 0), ("verl", 1)])
+def test_the_near_miss_has_an_answer_that_the_rewards_verifier_reads(random_student, tmp_path, equations, chosen):
+    """What verl does not read is no answer of Eq. 33, however ours would read it."""
+    responses = tuple(Completion((1,) * 50, f"It is 9\n{answer}", True) for answer in ("####1", "#### 9"))
+    problem, failed = PROBLEMS[0], RolloutGroup("p0", responses, (0.0, 0.0))
+    run = RunFolder(tmp_path, {"equations": equations}, [NAME], say=lambda line: None)
+    run.take_up(PROBLEMS, [], random_student.prompts)
+    write_records(tmp_path / "iter1" / "2_filter" / "rollouts.jsonl", [failed])
+    write_whole(tmp_path / "3_bridge" / "calibration.json", "{}")
+    teacher, taus = Diagnosing(), Calibration(1.0, 100.0, 5.0)
+    recycle_failures(run, Config(equations=equations), NAME, [problem], [failed], taus, random_student, teacher)
+    assert teacher.asked == [("p0", responses[chosen].text)]
+    assert json.loads((tmp_path / NAME / "receipt.json").read_text())["settings"] == {"equations": equations}
+
+
 def test_given_thresholds_are_used_without_a_hard_problem(random_student, tmp_path):
     config = Config(recycling=RecyclingConfig(tau_length=243.0, tau_steps=7.4))
     assert len(recycled(tmp_path, random_student, Diagnosing(), Calibration(None, 243.0, 7.4), config)) == 9

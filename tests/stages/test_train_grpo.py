@@ -184,9 +184,9 @@ def test_old_and_reference_log_probs_belong_to_their_response(random_checkpoint,
     learner, reference = learner_of(random_checkpoint()), frozen_policy(random_checkpoint(seed=1), CPU)
     ((rollouts, turns, before),) = captured_rollouts(monkeypatch, learner, reference, settings)
     old, ref = {}, {}
-    for turn, known in zip(turns, before, strict=True):
+    for turn in turns:
         for at, row in enumerate(turn.rows):
-            inside = slice(rollouts[row].prompt_length, len(rollouts[row].token_ids))
+            inside, known = slice(rollouts[row].prompt_length, len(rollouts[row].token_ids)), before[turn]
             old[row], ref[row] = known.old_BT[at][inside].tolist(), known.ref_BT[at][inside].tolist()
     expected = [
         (prompt, response.token_ids, advantage)
