@@ -15,6 +15,7 @@ from reference.experiments.variants import ALL_ZERO, AVERAGE, FORMAT, FULL, PASS
 from reference.paper.pass_at_k import pass_at_k
 from reference.records import Evaluated, Evaluation, RolloutGroup, Sampled
 from reference.stages.evaluate import K
+from reference.stages.plan import filter_of
 
 SEED = "seed-"  # and its number: the folder of a seed
 
@@ -81,7 +82,7 @@ def outcomes(seed_folders: Sequence[Path], row: Row, metric: str) -> list[np.nda
     `metric` is a benchmark's name, `format` with or without one behind it, or another of the names in `variants.py`.
     """
     if metric == ALL_ZERO:
-        stage = row.checkpoint.replace("3_grpo", "2_filter")
+        stage = filter_of(row.checkpoint)
         return [np.array([_all_zero(folder_of(folder, row.variant, stage)) for folder in seed_folders])]
     stage = f"eval/{row.checkpoint.replace('/', '-')}"
     folders = [folder_of(folder, row.variant, stage) for folder in seed_folders]
