@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -23,7 +24,6 @@ from reference.engines.memory import describe_memory, in_units, shape_of
 from reference.engines.run_folder import NothingMoreToDo, RunFolder
 from reference.experiments.driver import (
     Request,
-    branch_of,
     check_request,
     composition_of,
     finished,
@@ -33,7 +33,6 @@ from reference.experiments.driver import (
     run_seeds,
     seed_configs,
     seed_folder,
-    variants_of,
     write_results,
 )
 from reference.experiments.page import write_page
@@ -41,7 +40,8 @@ from reference.experiments.results import SEED, describe_results
 from reference.experiments.variants import Composition
 from reference.records import Evaluation
 from reference.report.page import write_report
-from reference.stages.plan import Expected, describe, expected_work, stage_names, totalled
+from reference.stages.measured import measured_in
+from reference.stages.plan import Expected, describe, expected_work, sources, stage_names, totalled
 from reference.stages.report import final_table
 
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy")
@@ -218,20 +218,24 @@ def run_of_seed(out: Path, config: Config, process: Process) -> RunFolder:
 def dry_run_experiments(request: Request, config: Config, out: Path) -> str:
     """What is left of each seed, stage by stage, and what all of it is expected to take."""
     load_prompts(config.data.prompts)
-    configs = seed_configs(request, config)
-    for one in configs:
-        run = run_of_seed(out, one, Process())
-        for name in variants_of(request.names, one)[1:]:
-            branch_of(run, name, one)
+    configs, sizes = seed_configs(request, config), data_sizes(config)
+    runs = [run_of_seed(out, one, Process()) for one in configs]
+    of_seeds = [own_work(request.names, one, sizes, run) for one, run in zip(configs, runs, strict=True)]
     parts, left = [], []
-    for variant, work in own_work(request.names, config, data_sizes(config)):
-        missing = sum(not is_there(seed_folder(out, seed), variant, work.stage) for seed in request.seeds)
-        if missing:
-            seeds = f" x {missing}" if len(request.seeds) > 1 else ""
+    for of_stage in zip(*of_seeds, strict=True):
+        missing = Counter(
+            (variant, work)
+            for run, (variant, work) in zip(runs, of_stage, strict=True)
+            if not is_there(run.path, variant, work.stage)
+        )
+        for (variant, work), times in missing.items():  # a line for each seed where they have measured different sizes
+            seeds = f" x {times}" if len(runs) > 1 else ""
             parts.append(replace(work, stage=f"{variant} {work.stage}{seeds}"))
-            left += [work] * missing
+            left += [work] * times
+    origins = [f"seed {one.seed}: {sources(measured_in(run, one))}" for one, run in zip(configs, runs, strict=True)]
     needs = dict.fromkeys(device_needs(one) for one in configs)
-    return "\n\n".join([describe(parts, totalled(left)), *teacher_price(config, totalled(left)), *needs])
+    total = totalled(left)
+    return "\n\n".join([describe(parts, total), "\n".join(origins), *teacher_price(config, total), *needs])
 
 
 def _speaker() -> str:
@@ -304,8 +308,10 @@ def dollars(tokens_read: float, tokens_written: float, settings: TeacherConfig) 
 def dry_run(run: RunFolder, config: Config) -> str:
     """The stages that are left: sizes, expected teacher calls, tokens and their price; and device needs."""
     load_prompts(config.data.prompts)
-    left = [work for work in expected_work(config, data_sizes(config)) if run.is_left(work.stage)]
-    parts = [describe(left)]
+    measured = measured_in(run, config)
+    work = expected_work(config, data_sizes(config), measured=measured)
+    left = [one for one in work if run.is_left(one.stage)]
+    parts = [describe(left), sources(measured)]
     return "\n\n".join([*parts, *teacher_price(config, totalled(left)), device_needs(config)])
 
 

@@ -11,9 +11,9 @@ from reference import cli
 from reference.cli import main, nearest, parse
 from reference.config import TINY, check, flatten
 from reference.connect import load_prompts
-from reference.engines.artifacts import write_records
+from reference.engines.artifacts import to_lines, write_records
 from reference.engines.run_folder import StageFolder
-from reference.records import Evaluation
+from reference.records import DifficultyGroup, Evaluation, Graded
 from reference.stages.plan import stage_names
 
 GOOD = '{"question": "What is 2 + 2?", "answer": "2 + 2 = <<2+2=4>>4\\n#### 4"}\n'
@@ -128,7 +128,10 @@ def test_a_dry_run_lists_all_stages_and_makes_nothing(in_folder, capsys):
 
 def test_a_dry_run_shows_only_what_is_left(in_folder, capsys):
     def first_stage(run, config, world):
-        run.stage("1_difficulty", (), {}).finish({"problems": 3})
+        stage = run.stage("1_difficulty", (), {})
+        graded = [Graded(problem.id, 4, 0, 0, 0.0, DifficultyGroup.HARD) for problem in world.problems]
+        stage.write("difficulty.jsonl", to_lines(graded))
+        stage.finish({"problems": 3})
 
     main(["tiny", *SMALL], first_stage)
     before = sorted(in_folder.rglob("*"))
@@ -137,12 +140,16 @@ def test_a_dry_run_shows_only_what_is_left(in_folder, capsys):
         capsys.readouterr()
         assert main(["tiny", *SMALL, "--dry-run", *options], Recorded()) == 0
         assert sorted(in_folder.rglob("*")) == before
-        lines = capsys.readouterr().out.splitlines()
-        return [line.split()[0] for line in lines if line and line.split()[0] in stage_names(TINY)]
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+        return {line[0]: " ".join(line[1:]) for line in lines if line and line[0] in (*stage_names(TINY), "measured")}
 
-    assert left() == [name for name in stage_names(TINY) if name != "1_difficulty"]
-    assert left("--redo", "1_difficulty") == stage_names(TINY)
-    assert left("--stages", "1_difficulty", "2_traces") == ["2_traces"]
+    found = left()
+    assert list(found) == [*(name for name in stage_names(TINY) if name != "1_difficulty"), "measured"]
+    assert found["2_traces"].startswith("3 traces 3 ")  # all are hard; the paper's shares would make it 2
+    assert found["measured"].startswith("in this run: difficulty groups; from the paper: traces of hard problems")
+    again = left("--redo", "1_difficulty")
+    assert list(again) == stage_names(TINY) and again["2_traces"].startswith("2 traces 2 ")
+    assert list(left("--stages", "1_difficulty", "2_traces")) == ["2_traces", "measured"]
     assert "grpo.kl_coef" in refused(["tiny", *SMALL, "--dry-run", "--grpo.kl-coef", "0.5"], capsys)
 
 

@@ -363,6 +363,12 @@ class RunFolder:
         """Whether the stage's receipt says so."""
         return self.process.on_main(lambda: is_done(self.folder(name)))
 
+    def kept(self, name: str) -> Path | None:
+        """A finished stage's folder, before `take_up`: here, or in the run that this is a variant of; else None."""
+        if self.is_done(name) and name not in self.forgotten:
+            return self.folder(name)
+        return self.original.kept(name) if self.original else None
+
     def is_left(self, name: str) -> bool:
         """Whether a stage is still to be run, before `take_up`: asked for, and not done or about to be forgotten."""
         return name in self.wanted and (name in self.forgotten or not self.is_done(name))

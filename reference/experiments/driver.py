@@ -16,6 +16,7 @@ from reference.engines.run_folder import RECEIPT, RunFolder, is_done, read_recei
 from reference.experiments.claims import claims
 from reference.experiments.results import SEED, ClaimLine, Line, judged, lines_of, to_csv
 from reference.experiments.variants import FULL, VARIANTS, Composition, Experiment, experiments
+from reference.stages.measured import measured_in
 from reference.stages.plan import DataSizes, Expected, expected_work
 
 ITERATIONS = 2  # Section 4.2; what is compared is named after them
@@ -70,13 +71,17 @@ def variants_of(names: Iterable[str], config: Config) -> list[str]:
     return sorted(found, key=lambda name: (name != FULL, name == "motivation"))
 
 
-def own_work(names: Iterable[str], config: Config, sizes: DataSizes) -> list[tuple[str, Expected]]:
-    """(variant, expected work) of every stage that a variant of these experiments has as its own."""
+def own_work(names: Iterable[str], config: Config, sizes: DataSizes, run: RunFolder) -> list[tuple[str, Expected]]:
+    """(variant, expected work) of every stage that a variant of these experiments has as its own in a seed's run.
+
+    Raises ValueError for settings that a variant was not begun with.
+    """
     found = []
     for name in variants_of(names, config):
         variant = VARIANTS[name]
         changed = variant.change(config)
-        for work in expected_work(changed, variant.sizes(config, sizes), variant.own_stages(changed)):
+        measured = measured_in(branch_of(run, name, config), changed)
+        for work in expected_work(changed, variant.sizes(config, sizes), variant.own_stages(changed), measured):
             rounds = variant.rounds if work.stage.endswith("3_grpo") else 1
             found.append((name, replace(work, rollouts=rounds * work.rollouts)))
     return found

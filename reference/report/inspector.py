@@ -10,8 +10,9 @@ import torch
 
 from reference.paper import verl
 from reference.paper.answers import extract_answer
-from reference.paper.bridge import bridge_examples, choose_action, split_steps
+from reference.paper.bridge import bridge_examples, choose_action, previous_context, processed_trace, split_steps
 from reference.paper.grpo import group_advantages
+from reference.paper.prompts import Prompts
 from reference.paper.recycling import (
     format_score,
     length_score,
@@ -23,6 +24,7 @@ from reference.paper.recycling import (
 from reference.paper.reported import CARLA, CARLA_COMPRESSED, CARLA_THRESHOLDS, TABLE_12
 from reference.records import (
     Action,
+    BridgedStep,
     BridgedTrace,
     Completion,
     Diagnosed,
@@ -82,11 +84,13 @@ class Inspector:
 
     def index(self) -> list[Data]:
         """A line of the list for each chosen problem."""
-        return [carla()["index"], *(self._line(self.run.problems[problem_id]) for problem_id in self.chosen)]
+        lines = [self._line(self.run.problems[problem_id]) for problem_id in self.chosen]
+        return [carla(self.run.prompts)["index"], *lines]
 
     def details(self) -> list[Data]:
         """All of each chosen problem, in the order of the index."""
-        return [carla()["detail"], *(self._detail(self.run.problems[problem_id]) for problem_id in self.chosen)]
+        details = [self._detail(self.run.problems[problem_id]) for problem_id in self.chosen]
+        return [carla(self.run.prompts)["detail"], *details]
 
     def thresholds(self) -> Data:
         """What scores are compared with; an empty one before the Bridge stage."""
@@ -124,7 +128,7 @@ class Inspector:
             "solution": problem.solution,
             "graded": asdict(graded) if graded else None,
             "trace": {"steps": split_steps(trace.text), "tokens": trace.num_tokens} if trace else None,
-            "bridge": self._bridge(problem, bridged) if bridged else None,
+            "bridge": _bridge(problem, bridged, self.run.prompts) if bridged else None,
             "rollouts": [self._rollouts(iteration, group) for iteration, group in groups],
             "failures": [self._failure(problem, iteration, group) for iteration, group in groups],
             "rejected": [{"stage": stage, "reason": one.reason} for stage, one in self.rejected.get(problem.id, ())],
@@ -132,20 +136,6 @@ class Inspector:
 
     def _group(self, iteration: Iteration, outcome: Outcome | None) -> RolloutGroup | None:
         return read_group(self.run, iteration.number, outcome) if outcome else None
-
-    def _bridge(self, problem: Problem, bridged: BridgedTrace) -> Data:
-        local = iter(bridge_examples(problem, bridged, self.run.prompts)[1:])
-        steps = [
-            {
-                "original": step.original,
-                "rewritten": step.rewritten,
-                "scores": asdict(step.scores),
-                "action": str(step.action),
-                "local": _sample(next(local)) if step.is_local else None,
-            }
-            for step in bridged.steps
-        ]
-        return {"text": bridged.text, "steps": steps}
 
     def _rollouts(self, iteration: Iteration, group: RolloutGroup | None) -> Data | None:
         if group is None:
@@ -238,27 +228,45 @@ def candidate(response: Completion, taus: Data, answer_of: Callable[[str], str |
     }
 
 
-def carla() -> dict[str, Data]:
-    """The paper's own example: Table 12's scores and actions, which Algorithm 1 gives for its thresholds.
+def _bridge(problem: Problem, bridged: BridgedTrace, prompts: Prompts) -> Data:
+    local = iter(bridge_examples(problem, bridged, prompts)[1:])
+    steps = [
+        {
+            "original": step.original,
+            "rewritten": step.rewritten,
+            "scores": asdict(step.scores),
+            "action": str(step.action),
+            "local": _sample(next(local)) if step.is_local else None,
+        }
+        for step in bridged.steps
+    ]
+    return {"text": bridged.text, "steps": steps}
 
-    Kept and compressed units have their text after; what the teacher wrote for the localized ones is in Figure 11.
+
+def carla(prompts: Prompts) -> dict[str, Data]:
+    """The paper's own example, as any other problem that went through the Bridge."""
+    bridge = _bridge(CARLA, carla_bridged(), prompts)
+    index: Data = {"id": CARLA.id, "question": CARLA.question, "gold": CARLA.gold, "group": "", "rollouts": []}
+    index |= {"actions": [step["action"] for step in bridge["steps"]], "failed": False, "rejected": False}
+    detail: Data = {"bridge": bridge, "thresholds": asdict(CARLA_THRESHOLDS), "rollouts": [], "failures": []}
+    detail |= {"graded": None, "trace": None, "rejected": [], "solution": ""}
+    return {"index": {**index, "paper": True}, "detail": detail}
+
+
+def carla_bridged() -> BridgedTrace:
+    """Table 12's units and scores through Algorithm 1, and what Figures 11 and 12 have of them after it.
+
+    The localized units stand there as they were; the compressed one has become the answer alone.
     """
-    after = {Action.KEEP: lambda text: text, Action.COMPRESS: lambda text: CARLA_COMPRESSED}
-    steps = []
+    steps: list[BridgedStep] = []
+    processed: list[str] = []
     for unit in TABLE_12:
         action, is_local = choose_action(unit.scores, CARLA_THRESHOLDS)
-        step: Data = {"original": unit.text, "scores": asdict(unit.scores), "action": str(action), "local": None}
-        if action in after:
-            step["rewritten"] = after[action](unit.text)
-        else:
-            step["elsewhere"] = "the paper's Figure 11 shows the localized step" + (
-                ", which is also a local sample" if is_local else ""
-            )
-        steps.append(step)
-    index: Data = {"id": CARLA.id, "question": CARLA.question, "gold": CARLA.gold, "group": "", "rollouts": []}
-    index |= {"actions": [step["action"] for step in steps], "failed": False, "rejected": False, "paper": True}
-    detail = {"bridge": {"steps": steps}, "thresholds": asdict(CARLA_THRESHOLDS), "rollouts": [], "failures": []}
-    return {"index": index, "detail": {**detail, "graded": None, "trace": None, "rejected": [], "solution": ""}}
+        rewritten = f"{CARLA_COMPRESSED if action is Action.COMPRESS else unit.text}\n\n"
+        context = previous_context(processed)
+        steps.append(BridgedStep(f"{unit.text}\n\n", context, unit.scores, action, rewritten, is_local))
+        processed.append(rewritten)
+    return BridgedTrace(CARLA.id, processed_trace(processed, CARLA.gold), tuple(steps))
 
 
 def _sample(example: SFTExample) -> Data:

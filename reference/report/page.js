@@ -90,6 +90,7 @@ function move(by) {
 
 function showProblem() {
   const one = index[chosen], facts = [`gold answer ${one.gold}`];
+  if (one.paper) facts.push("mathematics and scores are the paper's (Table 12, Figures 11 and 12), the wording is ours");
   if (detail.graded) {
     facts.push(`${detail.graded.num_correct} of ${detail.graded.num_samples} samples of the base model right`);
   }

@@ -76,7 +76,6 @@ function bridgedStep(step, at, thresholds) {
 
 function beforeAndAfter(step) {
   const before = step.original.trim();
-  if (step.elsewhere) return [make("div", {class: "text"}, before), make("p", {class: "label"}, `After: ${step.elsewhere}.`)];
   if (step.rewritten == null) return [make("div", {class: "text off"}, before), make("p", {class: "label"}, "After: nothing.")];
   const after = step.rewritten.trim();
   if (after === before) return [make("div", {class: "text"}, before), make("p", {class: "label"}, "After: the same.")];

@@ -80,12 +80,13 @@ def test_every_experiment_and_variant_is_described():
         assert name == FULL or f"`{name}`" in HOW_TO
 
 
-@pytest.mark.parametrize("name", experiments(TINY))
+@pytest.mark.parametrize("name", [*experiments(TINY), "all together"])
 def test_the_costs_are_those_of_the_dry_run(name, capsys):
-    cells = []
+    cells, names = [], list(experiments(TINY)) if name == "all together" else [name]
     for preset in ("qwen2.5-0.5b", "llama3.2-1b"):
-        assert main([preset, "--experiment", name, "--seeds", "1", "--dry-run", "--out", "none"], None) == 0
+        assert main([preset, "--experiment", *names, "--seeds", "1", "--dry-run", "--out", "none"], None) == 0
         printed = capsys.readouterr().out
         total = next(line for line in printed.splitlines() if line.startswith("all together")).split()
         cells += [total[2], total[3], re.search(r"about ([\d.]+) USD", printed)[1]]
-    assert f"| `{name}` | {' | '.join(cells)} |" in HOW_TO
+    title = name if len(names) > 1 else f"`{name}`"
+    assert f"| {title} | {' | '.join(cells)} |" in HOW_TO

@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from reference.cli import run_of_seed
 from reference.config import PRESETS, TINY, flatten
+from reference.engines.distributed import Process
 from reference.experiments.claims import claims
 from reference.experiments.driver import Request, check_request, own_work, seed_configs, variants_of
 from reference.experiments.variants import BRIDGE_VARIANTS, COMPONENTS, FULL, VARIANTS, experiments
@@ -67,8 +69,8 @@ def test_only_what_is_asked_for_is_run():
     assert set(everything) == set(VARIANTS) and everything[0] == FULL and everything[-1] == "motivation"
 
 
-def test_the_expected_work_has_every_stage():
-    found = own_work(EVERYTHING, TINY, SIZES)
+def test_the_expected_work_has_every_stage(tmp_path):
+    found = own_work(EVERYTHING, TINY, SIZES, run_of_seed(tmp_path, TINY, Process()))
     assert [work.stage for variant, work in found if variant == FULL] == stage_names(TINY)
     for name, variant in VARIANTS.items():
         assert [work.stage for label, work in found if label == name] == variant.own_stages(variant.change(TINY))

@@ -167,6 +167,21 @@ def test_table_12_has_a_preamble_four_numbered_steps_and_the_answer_last():
     assert sum("####" in unit.text for unit in reported.TABLE_12) == 1
 
 
+def test_figures_11_and_12_have_the_localized_units_of_table_12_word_for_word(paper_text):
+    """So the example that we show needs no other text behind Localize than before it."""
+    trace, samples = (
+        next(line for line in paper_text.splitlines() if line.startswith(title))
+        for title in ("Bridge Transformation Example", "Localized SFT Samples")
+    )
+    before = 0
+    for number, (_, scores, action) in enumerate(reported.TABLE_12[:4], start=1):
+        line = next(line for line in paper_text.splitlines() if line.startswith(f"Unit {number}. "))
+        unit = line.removeprefix(f"Unit {number}. ").split(f" {scores.importance:.2f} {scores.jumpiness:.2f} ")[0]
+        before = trace.index(unit, before)
+        assert (f"Target: {unit}" in samples) == (action is Action.LOCALIZE)
+    assert trace.endswith(f" {reported.CARLA_COMPRESSED}") and samples.count("Target: ") == 3
+
+
 def test_table_12_states_the_equations_and_they_hold():
     equations = (
         ("s = 3w - 6", "w + s = 54"),

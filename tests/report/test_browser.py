@@ -64,6 +64,15 @@ def test_carla_comes_first_with_the_leaves_of_table_12(page):
     assert "1.41 > 1.26" in page.text(".step-head")
 
 
+def test_carla_shows_each_step_before_and_after_and_its_three_local_samples(page):
+    assert "the wording is ours" in page.text(".facts")
+    steps = page.run("return [...document.querySelectorAll('.step')].map((step) => step.textContent)")
+    assert ["After: the same." in step for step in steps] == [True] * 4 + [False]
+    assert ["local sample" in step for step in steps] == [True, True, False, True, False]
+    after = page.run("return [...document.querySelectorAll('.pair .text')].map((text) => text.textContent)")
+    assert len(after) == 2 and "Check" in after[0] and after[1] == "#### 15"
+
+
 def test_a_step_shows_its_text_before_and_after_with_the_difference_marked(page, small_run):
     traces = [json.loads(line) for line in (small_run / "3_bridge/bridged.jsonl").read_text().splitlines()]
     page.choose(traces[0]["problem_id"])

@@ -7,7 +7,8 @@ import pytest
 
 from reference.engines.artifacts import read_records
 from reference.paper.bridge import choose_action
-from reference.paper.reported import CARLA_COMPRESSED, CARLA_THRESHOLDS, TABLE_12
+from reference.paper.prompts import Prompts
+from reference.paper.reported import CARLA, CARLA_COMPRESSED, CARLA_THRESHOLDS, TABLE_12
 from reference.records import Action, Diagnosed, ExampleKind, RolloutGroup, SFTExample, StepScores, Thresholds
 from reference.report.inspector import Inspector, carla, choose
 from reference.report.page import LINES
@@ -48,7 +49,7 @@ def test_local_samples_are_those_that_were_trained_on(small_run, details):
         (problem_id, step["local"]["answer"])
         for problem_id, detail in details.items()
         for step in (detail["bridge"] or {"steps": []})["steps"]
-        if step["local"]
+        if step["local"] and problem_id != CARLA.id
     ]
     assert shown == local and local
 
@@ -100,11 +101,27 @@ def test_in_the_last_iteration_nothing_is_diagnosed(details):
 
 
 def test_carla_takes_the_leaves_of_table_12():
-    steps = carla()["detail"]["bridge"]["steps"]
-    assert [step["action"] for step in steps] == [unit.action for unit in TABLE_12]
-    assert carla()["detail"]["thresholds"]["difficulty"] == CARLA_THRESHOLDS.difficulty == 1.26
-    assert steps[2]["rewritten"] == TABLE_12[2].text and steps[4]["rewritten"] == CARLA_COMPRESSED
-    assert all("Figure 11" in steps[at]["elsewhere"] for at in (0, 1, 3))
+    detail = carla(Prompts())["detail"]
+    assert [step["action"] for step in detail["bridge"]["steps"]] == [unit.action for unit in TABLE_12]
+    assert detail["thresholds"]["difficulty"] == CARLA_THRESHOLDS.difficulty == 1.26
+
+
+def test_carla_has_the_trace_of_figure_11():
+    """Four units as they were, and the answer in place of the check."""
+    bridge, units = carla(Prompts())["detail"]["bridge"], [unit.text for unit in TABLE_12]
+    assert [step["original"].strip() for step in bridge["steps"]] == units
+    assert [step["rewritten"].strip() for step in bridge["steps"]] == [*units[:4], CARLA_COMPRESSED]
+    assert bridge["text"].split("\n\n") == [*units[:4], CARLA_COMPRESSED]
+
+
+def test_carla_has_the_local_samples_of_figure_12():
+    """The first from the question alone, the others from the question and all that precedes; none of other units."""
+    local = [step["local"] for step in carla(Prompts())["detail"]["bridge"]["steps"]]
+    assert [at for at, one in enumerate(local) if one] == [0, 1, 3]
+    for at in (0, 1, 3):
+        assert local[at]["kind"] == ExampleKind.LOCAL and local[at]["answer"] == TABLE_12[at].text
+        assert CARLA.question in local[at]["prompt"]
+        assert [unit.text in local[at]["prompt"] for unit in TABLE_12] == [before < at for before in range(5)]
 
 
 def test_the_cap_keeps_some_of_every_kind_and_is_the_same_every_time():
