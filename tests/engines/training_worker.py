@@ -52,7 +52,16 @@ def rollout_groups():
 
 def learner_of(checkpoint, process, dtype, **options):
     optimizer = {"lr": 1e-4, "betas": (0.9, 0.95), "weight_decay": 0.1, "max_grad_norm": 1.0}
-    return Learner(checkpoint, process, **optimizer, **options, dtype=dtype)
+    learner = Learner(checkpoint, process, **optimizer, **options, dtype=dtype)
+    check_shares(list(learner.policy.parameters()), process.size)
+    return learner
+
+
+def check_shares(weights, size):
+    """Each process holds its part of the weights and no more."""
+    held = sum((weight.to_local() if size > 1 else weight).numel() for weight in weights)
+    everything = sum(weight.numel() for weight in weights)
+    assert abs(held * size / everything - 1) < 0.01, f"{held} of {everything} weights in one of {size} processes"
 
 
 def outcome(learner, metrics):
