@@ -74,19 +74,21 @@ def test_packed_and_checkpointed_training_is_the_padded_one(alone, what, how, dt
     check_equal(alone[1][what, how, dtype], alone[1][what, "padded", dtype], BOUNDS[dtype])
 
 
-def check_resumed(results):
-    resumed, whole = results["resumed"], results["sft", "padded", torch.float32]
+def check_resumed(results, what):
+    resumed, whole = results["resumed", what], results[what, "padded", torch.float32]
     assert resumed["metrics"] == whole["metrics"][1:]
     assert all(torch.equal(weight, whole["weights"][name]) for name, weight in resumed["weights"].items())
 
 
-def test_a_resumed_process_goes_on_bit_for_bit(alone):
-    check_resumed(alone[1])
+@pytest.mark.parametrize("what", ["sft", "grpo"])
+def test_a_resumed_process_goes_on_bit_for_bit(alone, what):
+    check_resumed(alone[1], what)
 
 
 @pytest.mark.distributed
-def test_resumed_processes_go_on_bit_for_bit(together):
-    check_resumed(together[1])
+@pytest.mark.parametrize("what", ["sft", "grpo"])
+def test_resumed_processes_go_on_bit_for_bit(together, what):
+    check_resumed(together[1], what)
 
 
 @pytest.mark.distributed

@@ -6,6 +6,7 @@ Writes what came of each case to OUT: metrics, and weights put together.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -88,7 +89,8 @@ def train(checkpoint, other, untied, out, process):
         learner, reference = learner_of(untied, process, dtype), frozen_policy(other, process.device).to(dtype)
         metrics = [grpo_step(learner, reference, PROMPTS, rollout_groups(), GRPO) for _ in range(2)]
         found["grpo", "untied", dtype] = outcome(learner, metrics)
-    found["resumed"] = resumed(checkpoint, out, process)
+    for what, steps in (("sft", sft_steps()), ("grpo", grpo_steps(other, process))):
+        found["resumed", what] = resumed(checkpoint, out / f"{what}.pt", process, steps)
     learner = learner_of(checkpoint, process, torch.float32)
     train_sft(learner, sft_batches())
     learner.save_state(out / "after3.pt", {"steps": 3})
@@ -97,14 +99,23 @@ def train(checkpoint, other, untied, out, process):
         torch.save(found, out / "results.pt")
 
 
-def resumed(checkpoint, out, process):
-    """One step, a save, another process's life, and the rest; the second save is from the state that was loaded."""
+def sft_steps():
+    return [partial(sft_step, batch=batch, max_tokens=60) for batch in sft_batches()]
+
+
+def grpo_steps(other, process):
+    reference = frozen_policy(other, process.device)
+    return [lambda learner: grpo_step(learner, reference, PROMPTS, rollout_groups(), GRPO)] * 2
+
+
+def resumed(checkpoint, state, process, steps):
+    """One step, a save, another process's life, and the rest."""
     first = learner_of(checkpoint, process, torch.float32)
-    train_sft(first, sft_batches()[:1])
-    first.save_state(out / "state.pt", {"steps": 1})
+    steps[0](first)
+    first.save_state(state, {"steps": 1})
     second = learner_of(checkpoint, process, torch.float32)
-    assert second.load_state(out / "state.pt") == {"steps": 1}
-    return outcome(second, train_sft(second, sft_batches()[1:]))
+    assert second.load_state(state) == {"steps": 1}
+    return outcome(second, [step(second) for step in steps[1:]])
 
 
 if __name__ == "__main__":
