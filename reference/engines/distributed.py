@@ -5,6 +5,8 @@ training stages shard the policy. Alone, a process shards nothing and every exch
 """
 
 import atexit
+import gc
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -20,6 +22,8 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor.debug import _clear_fast_path_sharding_prop_cache
+from torch.nn.utils import skip_init
 
 from reference.interfaces import Share
 
@@ -47,7 +51,7 @@ class Process:
 
         Raises:
             ValueError: fewer or more processes than the launch or `wanted` asked for; a launch setting that would
-                silently do something else.
+                silently do something else; sharding that leaves weights whole.
         """
         check_plugin(os.environ)
         patience = InitProcessGroupKwargs(timeout=PATIENCE)
@@ -61,11 +65,15 @@ class Process:
         process = cls(device, launched.process_index, launched.num_processes)
         if process.size > 1:
             atexit.register(process.leave)
+        process.check_sharding()
         return process
 
     def leave(self) -> None:
         """Give up the process groups: a thread of theirs that lives on while Python ends can abort the process."""
         self._objects = None
+        # What was sharded holds on to a group: a model through its own cycles, and torch's memory of operators.
+        gc.collect()
+        _clear_fast_path_sharding_prop_cache()
         dist.destroy_process_group()
 
     def start_tracker(self, name: str, folder: Path, settings: Mapping[str, object]) -> None:
@@ -145,7 +153,7 @@ class Process:
         """FSDP2 in place: each layer a unit, and the root with all the rest; nothing where the process is alone.
 
         Raises:
-            ValueError: a parameter was left whole.
+            ValueError: a parameter was left whole, or this process holds more than its part.
         """
         if self.size == 1:
             return
@@ -153,9 +161,25 @@ class Process:
         for layer in layers:
             fully_shard(layer, mesh=mesh)
         fully_shard(root, mesh=mesh)
-        whole = [name for name, weight in root.named_parameters() if not isinstance(weight, DTensor)]
-        if whole:
-            raise ValueError(f"FSDP left {whole[:3]} whole in each of {self.size} processes; launch one process")
+        unshared = [name for name, weight in root.named_parameters() if not _is_shared(weight, self.size)]
+        if unshared:
+            raise ValueError(f"FSDP left {unshared[:3]} whole in each of {self.size} processes; launch one process")
+
+    def check_sharding(self) -> None:
+        """`shard` a small model, so that a launch where it fails does so now and not at the first training stage.
+
+        Raises:
+            ValueError: as `shard` does.
+        """
+        # Rows that can be cut evenly and rows that cannot; `skip_init` draws no random numbers.
+        even, uneven = 2 * self.size, 2 * self.size + 1
+        layers = [skip_init(nn.Linear, 2, even), skip_init(nn.Linear, even, uneven)]
+        self.shard(nn.Sequential(*layers).to(self.device), layers)
+
+
+def _is_shared(weight: nn.Parameter, size: int) -> bool:
+    """Whether this process holds one of `size` parts of the weight's rows, of which some may be a row longer."""
+    return isinstance(weight, DTensor) and weight.to_local().shape[0] <= math.ceil(weight.shape[0] / size)
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

@@ -74,19 +74,21 @@ def test_packed_and_checkpointed_training_is_the_padded_one(alone, what, how, dt
     check_equal(alone[1][what, how, dtype], alone[1][what, "padded", dtype], BOUNDS[dtype])
 
 
-def check_resumed(results):
-    resumed, whole = results["resumed"], results["sft", "padded", torch.float32]
+def check_resumed(results, what):
+    resumed, whole = results["resumed", what], results[what, "padded", torch.float32]
     assert resumed["metrics"] == whole["metrics"][1:]
     assert all(torch.equal(weight, whole["weights"][name]) for name, weight in resumed["weights"].items())
 
 
-def test_a_resumed_process_goes_on_bit_for_bit(alone):
-    check_resumed(alone[1])
+@pytest.mark.parametrize("what", ["sft", "grpo"])
+def test_a_resumed_process_goes_on_bit_for_bit(alone, what):
+    check_resumed(alone[1], what)
 
 
 @pytest.mark.distributed
-def test_resumed_processes_go_on_bit_for_bit(together):
-    check_resumed(together[1])
+@pytest.mark.parametrize("what", ["sft", "grpo"])
+def test_resumed_processes_go_on_bit_for_bit(together, what):
+    check_resumed(together[1], what)
 
 
 @pytest.mark.distributed
@@ -169,6 +171,30 @@ def test_two_processes_exchange_what_they_have(tmp_path):
     assert "main said no" in launched.stdout and "the other one stopped" in launched.stdout
     # One that lives on may let go of a tensor while Python ends, and abort the process.
     assert launched.stdout.count("threads at the end: 0") == 2
+
+
+UNSHARDED = """
+import sys
+from reference.cli import main
+from reference.engines import distributed
+def nothing(*arguments, **options): pass
+def mesh_of_one(device, shape): return init_device_mesh(device, (2, 1), mesh_dim_names=("copies", "parts"))["parts"]
+init_device_mesh = distributed.init_device_mesh
+name, instead = {"no FSDP": ("fully_shard", nothing), "copies": ("init_device_mesh", mesh_of_one)}[sys.argv[1]]
+setattr(distributed, name, instead)
+def run_paper(*arguments): raise AssertionError("the run began")
+sys.exit(main(["tiny", "--out", sys.argv[2]], run_paper))
+"""
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("failure", ["no FSDP", "copies"])
+def test_sharding_that_leaves_the_model_whole_is_refused_before_anything_is_done(tmp_path, failure):
+    """Training would come after hours of sampling and of paid calls."""
+    (tmp_path / "unsharded.py").write_text(UNSHARDED)
+    launched = torchrun(tmp_path / "unsharded.py", failure, tmp_path / "run")
+    assert "FSDP left ['0.weight', '0.bias', '1.weight'] whole in each of 2 processes" in launched.stderr
+    assert "exitcode  : 2 " in launched.stderr and not (tmp_path / "run").exists()
 
 
 def accelerate(*options, script, arguments=(), **how):

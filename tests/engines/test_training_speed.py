@@ -33,15 +33,17 @@ SHAPES = {
     "128 wide, 151,936 words": (128, 2, 151_936),
 }
 SFT = SFTConfig()
-GRPO = GRPOConfig(batch_size=2, mini_batch_size=1, num_rollouts=8)
+# With Table 6's weight of the KL and its learning rate the loss would be little but rounding, and two of them agree in
+# no digit: the advantages of a group have mean 0, and the ratios are nearly 1.
+GRPO = GRPOConfig(batch_size=2, mini_batch_size=1, num_rollouts=8, kl_coef=0.5, lr=1e-4)
 AT_LEAST = 0.8
 ROUNDS = 3
 
 
-def checkpoint_of(shape, folder):
+def checkpoint_of(shape, folder, seed=0):
     """Random weights of a shape."""
     width, layers, words = SHAPES[shape]
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=words,
         hidden_size=width,
@@ -53,8 +55,14 @@ def checkpoint_of(shape, folder):
         tie_word_embeddings=True,
     )
     model = Qwen2ForCausalLM(config)
-    save_checkpoint(model, Chat.from_checkpoint(BASE_CHECKPOINT), folder / "checkpoint", dict(model.named_parameters()))
-    return folder / "checkpoint"
+    path = folder / f"seed{seed}"
+    save_checkpoint(model, Chat.from_checkpoint(BASE_CHECKPOINT), path, dict(model.named_parameters()))
+    return path
+
+
+def checkpoints_of(shape, folder):
+    """The policy to train, and GRPO's reference: another one, so that the KL is not 0."""
+    return checkpoint_of(shape, folder), checkpoint_of(shape, folder, seed=1)
 
 
 def ragged(count, seed):
@@ -152,12 +160,12 @@ def one_prompt_a_group(sequences):
     return made
 
 
-def sides_of(kind, checkpoint):
+def sides_of(kind, checkpoint, other):
     """(ours, bare): each takes a step on weights of its own and gives its loss and its gradient norm."""
     if kind == "SFT step":
         ours, bare = learner_of(checkpoint, SFT), learner_of(checkpoint, SFT)
         return lambda s: our_sft(ours, s), lambda s: bare_sft(bare, s)
-    ours, bare, reference = learner_of(checkpoint, GRPO), learner_of(checkpoint, GRPO), frozen_policy(checkpoint, CPU)
+    ours, bare, reference = learner_of(checkpoint, GRPO), learner_of(checkpoint, GRPO), frozen_policy(other, CPU)
     return lambda s: our_grpo(ours, reference, s), lambda s: bare_grpo(bare, reference, s)
 
 
@@ -177,15 +185,15 @@ def timed(step, sequences):
     return outcome, time.process_time() - began
 
 
-def compare(kind, checkpoint, rounds=ROUNDS, part=1):
+def compare(kind, checkpoint, other, part=1):
     """Tokens per second of ours and of the bare loop, taking turns; their losses and norms agree to 5 digits."""
-    ours, bare = sides_of(kind, checkpoint)
+    ours, bare = sides_of(kind, checkpoint, other)
     seconds = {"ours": [], "bare": []}
-    for seed in range(rounds + 1):  # the first round warms up
+    for seed in range(ROUNDS + 1):  # the first round warms up
         sequences = batch_of(kind, seed, part)
         found, our_seconds = timed(ours, sequences)
         expected, bare_seconds = timed(bare, sequences)
-        assert all(math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-6) for a, b in zip(found, expected, strict=True)), (
+        assert all(math.isclose(a, b, rel_tol=1e-5) for a, b in zip(found, expected, strict=True)), (
             f"{kind}: loss and norm {found}, the bare loop's {expected}"
         )
         tokens = sum(len(ids) for ids, _ in sequences)
@@ -199,23 +207,20 @@ def compare(kind, checkpoint, rounds=ROUNDS, part=1):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", BATCH)
 def test_we_are_nearly_as_fast_as_a_bare_loop(kind, shape, tmp_path):
-    """Measured above 0.9 (docs/benchmarks.md); on a busy machine a single round may say anything."""
-    checkpoint = checkpoint_of(shape, tmp_path)
-    ratios: list[float] = []
-    while len(ratios) < 4 and max(ratios, default=0.0) < AT_LEAST:
-        ratios.append(compare(kind, checkpoint, rounds=1, part=2)[2])
-    assert max(ratios) >= AT_LEAST, ratios
+    """Measured above 0.9 (docs/benchmarks.md). On a busy machine one round may say 0.7: the median of three counts."""
+    *_, ratio = compare(kind, *checkpoints_of(shape, tmp_path), part=2)
+    assert ratio >= AT_LEAST
 
 
-def peak_memory(kind, side, checkpoint):
+def peak_memory(kind, side, checkpoint, other):
     """MiB that one step adds to the process's largest size, in a process of its own."""
-    command = [sys.executable, __file__, kind, side, str(checkpoint)]
+    command = [sys.executable, __file__, kind, side, str(checkpoint), str(other)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def print_peak(kind, side, checkpoint):
+def print_peak(kind, side, checkpoint, other):
     torch.set_num_threads(1)
-    step = sides_of(kind, checkpoint)[side == "bare"]
+    step = sides_of(kind, checkpoint, other)[side == "bare"]
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = resident("VmRSS")
     step(batch_of(kind, 0))
@@ -234,10 +239,10 @@ def main():
     print(f"{'':36}{'ours':>14}{'bare loop':>16}{'ratio':>8}{'memory: ours':>15}{'bare':>12}")
     for shape in SHAPES:
         with tempfile.TemporaryDirectory() as folder:
-            checkpoint = checkpoint_of(shape, Path(folder))
+            checkpoints = checkpoints_of(shape, Path(folder))
             for kind in BATCH:
-                ours, bare, ratio = compare(kind, checkpoint)
-                memory = [peak_memory(kind, side, checkpoint) for side in ("ours", "bare")]
+                ours, bare, ratio = compare(kind, *checkpoints)
+                memory = [peak_memory(kind, side, *checkpoints) for side in ("ours", "bare")]
                 print(
                     f"{kind:12}{shape:24}{ours:10.0f} tk/s{bare:11.0f} tk/s{ratio:8.2f}"
                     f"{memory[0]:11.0f} MiB{memory[1]:8.0f} MiB",

@@ -99,6 +99,17 @@ def checkpoint(engine, random_checkpoint):
 
 @needs_vllm
 @pytest.mark.vllm
+def test_the_engine_has_the_settings_of_table_6(engine, checkpoint):
+    """Asked of the engine itself, whose own defaults are others; the number format is that of the sampler, not bf16."""
+    config = engine._engine.llm_engine.vllm_config
+    assert config.cache_config.gpu_memory_utilization == 0.4
+    assert config.cache_config.enable_prefix_caching is False
+    assert config.model_config.enforce_eager is True
+    assert config.model_config.dtype == torch.float32
+
+
+@needs_vllm
+@pytest.mark.vllm
 def test_loaded_and_synced_weights_replace_those_before(engine, checkpoint, random_checkpoint, chat):
     other = random_checkpoint(seed=1, tied=engine.tied, head_width=32)
     prompts, seeds = random_prompts(6), [[0]] * 6

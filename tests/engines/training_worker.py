@@ -6,6 +6,7 @@ Writes what came of each case to OUT: metrics, and weights put together.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -52,7 +53,16 @@ def rollout_groups():
 
 def learner_of(checkpoint, process, dtype, **options):
     optimizer = {"lr": 1e-4, "betas": (0.9, 0.95), "weight_decay": 0.1, "max_grad_norm": 1.0}
-    return Learner(checkpoint, process, **optimizer, **options, dtype=dtype)
+    learner = Learner(checkpoint, process, **optimizer, **options, dtype=dtype)
+    check_shares(list(learner.policy.parameters()), process.size)
+    return learner
+
+
+def check_shares(weights, size):
+    """Each process holds its part of the weights and no more."""
+    held = sum((weight.to_local() if size > 1 else weight).numel() for weight in weights)
+    everything = sum(weight.numel() for weight in weights)
+    assert abs(held * size / everything - 1) < 0.01, f"{held} of {everything} weights in one of {size} processes"
 
 
 def outcome(learner, metrics):
@@ -79,7 +89,8 @@ def train(checkpoint, other, untied, out, process):
         learner, reference = learner_of(untied, process, dtype), frozen_policy(other, process.device).to(dtype)
         metrics = [grpo_step(learner, reference, PROMPTS, rollout_groups(), GRPO) for _ in range(2)]
         found["grpo", "untied", dtype] = outcome(learner, metrics)
-    found["resumed"] = resumed(checkpoint, out, process)
+    for what, steps in (("sft", sft_steps()), ("grpo", grpo_steps(other, process))):
+        found["resumed", what] = resumed(checkpoint, out / f"{what}.pt", process, steps)
     learner = learner_of(checkpoint, process, torch.float32)
     train_sft(learner, sft_batches())
     learner.save_state(out / "after3.pt", {"steps": 3})
@@ -88,14 +99,23 @@ def train(checkpoint, other, untied, out, process):
         torch.save(found, out / "results.pt")
 
 
-def resumed(checkpoint, out, process):
-    """One step, a save, another process's life, and the rest; the second save is from the state that was loaded."""
+def sft_steps():
+    return [partial(sft_step, batch=batch, max_tokens=60) for batch in sft_batches()]
+
+
+def grpo_steps(other, process):
+    reference = frozen_policy(other, process.device)
+    return [lambda learner: grpo_step(learner, reference, PROMPTS, rollout_groups(), GRPO)] * 2
+
+
+def resumed(checkpoint, state, process, steps):
+    """One step, a save, another process's life, and the rest."""
     first = learner_of(checkpoint, process, torch.float32)
-    train_sft(first, sft_batches()[:1])
-    first.save_state(out / "state.pt", {"steps": 1})
+    steps[0](first)
+    first.save_state(state, {"steps": 1})
     second = learner_of(checkpoint, process, torch.float32)
-    assert second.load_state(out / "state.pt") == {"steps": 1}
-    return outcome(second, train_sft(second, sft_batches()[1:]))
+    assert second.load_state(state) == {"steps": 1}
+    return outcome(second, [step(second) for step in steps[1:]])
 
 
 if __name__ == "__main__":
