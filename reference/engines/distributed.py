@@ -21,8 +21,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.distributed.tensor.debug import _clear_fast_path_sharding_prop_cache
+from torch.distributed.tensor import DTensor, debug, distribute_tensor
 from torch.nn.utils import skip_init
 
 from reference.interfaces import Share
@@ -73,7 +72,7 @@ class Process:
         self._objects = None
         # What was sharded holds on to a group: a model through its own cycles, and torch's memory of operators.
         gc.collect()
-        _clear_fast_path_sharding_prop_cache()
+        getattr(debug, "_clear_fast_path_sharding_prop_cache", lambda: None)()  # not in every torch
         dist.destroy_process_group()
 
     def start_tracker(self, name: str, folder: Path, settings: Mapping[str, object]) -> None:
