@@ -6,6 +6,7 @@ training stages shard the policy. Alone, a process shards nothing and every exch
 
 import atexit
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from importlib.util import find_spec
@@ -82,7 +83,8 @@ class Process:
     def end_tracker(self) -> None:
         """Write out what the tracker still holds."""
         if self._tracking is not None:
-            self._tracking.end_training()
+            for tracker in self._tracking.trackers:  # `end_training` would give up the process groups too
+                tracker.finish()
             self._tracking = None
 
     @property
@@ -156,6 +158,26 @@ class Process:
         whole = [name for name, weight in root.named_parameters() if not isinstance(weight, DTensor)]
         if whole:
             raise ValueError(f"FSDP left {whole[:3]} whole in each of {self.size} processes; launch one process")
+
+
+def groups_wait() -> bool:
+    """Whether giving up the process groups waits for the others. On GPUs it does: NCCL finishes what is under way."""
+    return torch.cuda.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def fail(code: int, why: str = "") -> int:
+    """The exit code of a process that failed; among several on GPUs it ends here.
+
+    The others never finish what they do with this one, and `leave`, as Python ends, would wait for that. A process that
+    is gone is seen by the launcher, which ends the others.
+    """
+    if groups_wait():
+        try:
+            print(why, end="", file=sys.stderr, flush=True)
+            sys.stdout.flush()
+        finally:
+            os._exit(code)
+    return code
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

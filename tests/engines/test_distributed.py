@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
-from reference.engines.distributed import Process, check_launch, check_plugin
+from reference.engines.distributed import Process, check_launch, check_plugin, groups_wait
 from reference.interfaces import Share
 from tests.engines import training_worker
 
@@ -17,12 +18,12 @@ ROOT = Path(__file__).parents[2]
 BOUNDS = {torch.float64: 1e-12, torch.float32: 1e-6}
 
 
-def torchrun(script, *arguments, processes=2):
+def torchrun(script, *arguments, processes=2, timeout=300):
     """Several gloo processes on this machine; the finished launcher."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        [*command, str(script), *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=300
+        [*command, str(script), *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=timeout
     )
 
 
@@ -169,6 +170,71 @@ def test_two_processes_exchange_what_they_have(tmp_path):
     assert "main said no" in launched.stdout and "the other one stopped" in launched.stdout
     # One that lives on may let go of a tensor while Python ends, and abort the process.
     assert launched.stdout.count("threads at the end: 0") == 2
+
+
+FAILING = """
+import sys
+import time
+import torch.distributed as dist
+from reference import cli
+from reference.engines import distributed
+distributed.groups_wait = lambda: True  # gloo stands in for NCCL, which gives up no group that others still need
+dist.destroy_process_group = lambda: time.sleep(200)
+def refuse():
+    raise ValueError("no such thing")
+def run_paper(run, config, world):
+    if sys.argv[1] == "on main":
+        run.process.on_main(refuse)
+    assert run.process.is_main, "a mistake of ours"
+    time.sleep(200)
+small = "tiny --data.limit 4 --data.test-limit 2 --evaluation.pass-samples 0 --out".split()
+sys.exit(cli.main([*small, sys.argv[2]], run_paper))
+"""
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [("on main", ["run_paper: no such thing\n"]), ("in another", ["Traceback", "AssertionError: a mistake of ours"])],
+)
+def test_a_process_that_fails_ends_at_once_where_others_would_be_waited_for(tmp_path, where, says):
+    (tmp_path / "failing.py").write_text(FAILING)
+    launched = torchrun(tmp_path / "failing.py", where, tmp_path / "run", timeout=100)
+    assert launched.returncode == 1 and all(part in launched.stderr for part in says), launched.stderr
+
+
+def test_groups_wait_for_others_on_gpus_alone(monkeypatch):
+    state = {"gpus": True, "groups": True, "size": 2}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: state["gpus"])
+    monkeypatch.setattr(dist, "is_initialized", lambda: state["groups"])
+    monkeypatch.setattr(dist, "get_world_size", lambda: state["size"])
+    assert groups_wait()
+    for without in ({"gpus": False}, {"groups": False}, {"size": 1}):
+        state = {"gpus": True, "groups": True, "size": 2, **without}
+        assert not groups_wait(), without
+
+
+TRACKED = """
+import sys
+from pathlib import Path
+from torch import nn
+from reference.engines.distributed import Process
+process = Process.of_launch()
+for seed in "12":
+    process.start_tracker("tensorboard", Path(sys.argv[1]) / seed, {})
+    process.track({"loss": 1.0}, 1)
+    process.end_tracker()
+    process.shard(nn.Linear(4, 4), [])
+"""
+
+
+@pytest.mark.distributed
+def test_two_processes_go_on_together_when_a_tracker_has_ended(tmp_path):
+    pytest.importorskip("tensorboard", reason="TensorBoard's files need tensorboard: pip install '.[trackers]'")
+    (tmp_path / "tracked.py").write_text(TRACKED)
+    launched = torchrun(tmp_path / "tracked.py", tmp_path)
+    assert launched.returncode == 0 and "Traceback" not in launched.stderr, launched.stderr
+    assert all(list((tmp_path / seed).rglob("events.out.tfevents.*")) for seed in "12")
 
 
 def accelerate(*options, script, arguments=(), **how):
