@@ -152,9 +152,11 @@ def save_checkpoint(model: PreTrainedModel, chat: Chat, path: Path, weights: Map
     model.generation_config.eos_token_id = list(chat.end_ids)
     try:
         model.save_pretrained(unfinished, state_dict=dict(weights))
-    except SafetensorError as error:
+        chat.tokenizer.save_pretrained(unfinished)
+    except Exception as error:
+        if type(error) not in (SafetensorError, Exception):  # for a full disk the tokenizer's writer has nothing finer
+            raise
         raise OSError(f"cannot write {path}: {error}") from error
-    chat.tokenizer.save_pretrained(unfinished)
     if path.exists():  # left by a stage that was killed between this rename and its receipt
         shutil.rmtree(path)
     unfinished.replace(path)

@@ -142,6 +142,14 @@ def test_a_saved_checkpoint_is_read_again_with_its_template_and_end_ids(random_c
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
 
 
+def test_a_disk_that_is_full_at_the_tokenizer_is_told_as_such(random_checkpoint, chat, tmp_path):
+    (tmp_path / "checkpoint.unfinished").mkdir()
+    (tmp_path / "checkpoint.unfinished" / "tokenizer.json").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="cannot write .*checkpoint: No space left on device"):
+        learner_of(random_checkpoint()).save_checkpoint(tmp_path / "checkpoint", chat)
+    assert not (tmp_path / "checkpoint").exists()
+
+
 def test_the_reference_never_moves(random_checkpoint):
     policy = frozen_policy(random_checkpoint(), CPU)
     assert not any(weight.requires_grad for weight in policy.parameters())
