@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError
@@ -104,10 +105,10 @@ class Learner:
         return kept
 
     def load_state(self, path: Path) -> dict | None:
-        """Take up a saved state and return its progress; None where there is none."""
+        """Take up a saved state and return its progress; None where there is none. Raises ValueError: it is damaged."""
         if not self.process.on_main(path.exists):
             return None
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = _load(path)
         with torch.no_grad():
             for name, weight in self.policy.named_parameters():
                 weight.copy_(sharded_as(state["policy"][name], weight))
@@ -135,7 +136,19 @@ def _save(state: dict, path: Path) -> None:
         torch.save(state, unfinished)
     except RuntimeError as error:  # torch's own writer has no OSError for a full disk
         raise OSError(f"cannot write {path}: {error}") from error
+    with open(unfinished, "rb") as file:
+        os.fsync(file.fileno())  # also where the machine goes down, the name stands for the whole
     os.replace(unfinished, path)
+
+
+def _load(path: Path) -> dict:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, UnpicklingError, EOFError, OSError) as error:  # each a way in which torch sees damage
+        reason = str(error).split(". ")[0]
+        raise ValueError(
+            f"{path} cannot be taken up ({reason}); if it is damaged, delete it, and its stage begins anew"
+        ) from error
 
 
 def compute_type(device: torch.device) -> torch.autocast:
