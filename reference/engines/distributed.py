@@ -120,10 +120,6 @@ class Process:
             raise SystemExit(2)  # the main process says why
         return result
 
-    def barrier(self) -> None:
-        """Wait until every process is here."""
-        self.gather(None)
-
     def gather(self, value: Result) -> list[Result]:
         """What each process has, in the order of ranks, in every process."""
         if self.size == 1:

@@ -159,6 +159,14 @@ log.add(Rejected(f"p{item}", "r") for item in process.share.of(items))
 assert log.finish() == [Rejected(f"p{item}", "r") for item in items]
 assert not list(log.path.parent.glob("*.partial"))
 assert log.path.exists() == process.is_main
+# A restart has what the main process sees; both do the rest.
+begun = RecordLog(Path(sys.argv[1]) / str(process.rank) / "again.jsonl", Rejected, process, process.share)
+begun.add([Rejected(f"p{process.rank}", "r")])
+process.gather(None)  # both have written
+again = RecordLog(begun.path, Rejected, process, process.share)
+assert set(again.records) == {"p0"}
+again.add(Rejected(f"p{item}", "r") for item in process.share.of(items))
+assert again.finish() == [Rejected(f"p{item}", "r") for item in items]
 """
 
 
