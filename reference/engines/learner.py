@@ -4,6 +4,7 @@ The weights are float32 and stay so: a step of 1e-6 would vanish in bfloat16. On
 With several processes each holds a shard of weights, gradients and moments, and takes its turns of every step.
 """
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -149,6 +150,15 @@ def _load(path: Path) -> dict:
         raise ValueError(
             f"{path} cannot be taken up ({reason}); if it is damaged, delete it, and its stage begins anew"
         ) from error
+
+
+def free_memory(process: Process) -> None:
+    """Give back what a finished learner held: what FSDP has sharded is in reference cycles, which only this ends."""
+    if process.size == 1:
+        return
+    gc.collect()
+    if process.device.type != "cpu":
+        torch.cuda.empty_cache()
 
 
 def compute_type(device: torch.device) -> torch.autocast:

@@ -240,9 +240,58 @@ for seed in "12":
 def test_two_processes_go_on_together_when_a_tracker_has_ended(tmp_path):
     pytest.importorskip("tensorboard", reason="TensorBoard's files need tensorboard: pip install '.[trackers]'")
     (tmp_path / "tracked.py").write_text(TRACKED)
-    launched = torchrun(tmp_path / "tracked.py", tmp_path)
+    launched = torchrun(tmp_path / "tracked.py", tmp_path, timeout=100)
     assert launched.returncode == 0 and "Traceback" not in launched.stderr, launched.stderr
     assert all(list((tmp_path / seed).rglob("events.out.tfevents.*")) for seed in "12")
+
+
+FREED = """
+import gc
+import sys
+import weakref
+from dataclasses import replace
+from pathlib import Path
+import torch
+from reference.config import TINY
+from reference.engines.artifacts import write_records
+from reference.engines.chat import Chat
+from reference.engines.distributed import Process
+from reference.engines.hf_sampler import HFSampler
+from reference.engines.run_folder import RunFolder
+from reference.engines.student import Student
+from reference.paper.prompts import Prompts
+from reference.records import ExampleKind, Message, Problem, SFTExample
+from reference.stages.train_grpo import train_grpo
+from reference.stages.train_sft import train_sft
+base, out, process, made = sys.argv[1], Path(sys.argv[2]), Process.of_launch(), []
+chat = Chat.from_checkpoint(base)
+sampler = HFSampler(chat.tokenizer, chat.end_ids, process.device, torch.float32)
+student = Student(base, chat, Prompts(), sampler, process)
+shard = Process.shard
+def watched(self, policy, layers):
+    made.append(weakref.ref(policy))
+    shard(self, policy, layers)
+Process.shard = watched
+run = RunFolder(out, {}, ["iter1/1_sft", "iter1/3_grpo"], say=lambda line: None, process=process)
+problems = [Problem("p", "What is 1 + 1?", "2")]
+run.take_up(problems, [], Prompts())
+process.on_main(lambda: write_records(out / "iter1/2_filter/rollouts.jsonl", []))
+config = replace(TINY, grpo=replace(TINY.grpo, num_rollouts=2, max_new_tokens=4))
+asked, answer = Message("user", "What is 1 + 1?"), Message("assistant", "#### 2")
+gc.collect()
+gc.disable()  # as a start of vLLM's engine does to what is there
+trained = train_sft(run, config, "iter1/1_sft", base, [SFTExample("p", ExampleKind.MEDIUM, (asked, answer))], student)
+train_grpo(run, config, "iter1/3_grpo", trained, problems, student)
+print(f"left: {[policy() is not None for policy in made]}")
+"""
+
+
+@pytest.mark.distributed
+def test_a_training_stage_of_two_processes_leaves_no_learner_behind(random_checkpoint, tmp_path):
+    (tmp_path / "freed.py").write_text(FREED)
+    launched = torchrun(tmp_path / "freed.py", random_checkpoint(), tmp_path / "run")
+    assert launched.returncode == 0, launched.stderr
+    assert launched.stdout.count("left: [False, False]") == 2, launched.stdout
 
 
 def accelerate(*options, script, arguments=(), **how):
