@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import sys
+import traceback
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -19,7 +20,7 @@ import tyro
 from reference.config import FREE, PRESETS, Config, TeacherConfig, check, flatten, method_settings
 from reference.connect import OFFLINE, base_checkpoint, connect, data_sizes, load_prompts
 from reference.engines.artifacts import read_records, write_whole
-from reference.engines.distributed import Process, check_tracker
+from reference.engines.distributed import Process, check_tracker, fail
 from reference.engines.memory import describe_memory, in_units, shape_of
 from reference.engines.run_folder import NothingMoreToDo, RunFolder
 from reference.experiments.driver import (
@@ -153,13 +154,19 @@ def main(arguments: Sequence[str], run_paper: Composition) -> int:
         return 0
     except ValueError as error:
         print(f"{_speaker()}: {error}", file=sys.stderr)
-        return 2
+        return fail(2)
     except OSError as error:
         print(f"{_speaker()}: {error}; {again}", file=sys.stderr)
-        return 2
+        return fail(2)
     except KeyboardInterrupt:
         print(f"\nrun_paper: interrupted; {again}", file=sys.stderr)
-        return 130
+        return fail(130)
+    except SystemExit:  # the main process says why
+        fail(2)
+        raise
+    except BaseException:
+        fail(1, traceback.format_exc())
+        raise
 
 
 def run_experiments(preset: str, command: Command, run_paper: Composition) -> None:

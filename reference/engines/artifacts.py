@@ -90,12 +90,17 @@ class RecordLog(Generic[ProblemRecord]):
         self.partial = path.with_name(f"{path.name}.{share.index}.partial" if share.index else f"{path.name}.partial")
         # All processes begin with what the main one sees: a shared disk may show them different things for a while.
         self.records: dict[str, ProblemRecord] = process.on_main(self._left_behind)
+        self._added: dict[str, ProblemRecord] = {}
 
     def _partials(self) -> list[Path]:
         return sorted(self.path.parent.glob(f"{self.path.name}*.partial"))
 
     def _left_behind(self) -> dict[str, ProblemRecord]:
-        """What earlier processes finished; half a line behind the last newline, where one was killed, is cut off."""
+        """What earlier processes finished; half a line behind the last newline, where one was killed, is cut off.
+
+        Raises:
+            ValueError: a whole line is no such record.
+        """
         records: dict[str, ProblemRecord] = {}
         if self.path.exists():  # finished before its stage was
             records = {record.problem_id: record for record in read_records(self.path, self.record_type)}
@@ -105,8 +110,14 @@ class RecordLog(Generic[ProblemRecord]):
             if whole < len(content):
                 with open(partial, "r+b") as file:
                     file.truncate(whole)
-            for line in content[:whole].split(b"\n")[:-1]:  # splitlines() would cut at other signs too
-                record = from_json(self.record_type, line.decode("utf-8"))
+            lines = content[:whole].split(b"\n")[:-1]  # splitlines() would cut at other signs too
+            for number, line in enumerate(lines, start=1):
+                try:
+                    record = from_json(self.record_type, line.decode("utf-8"))
+                except ValueError as error:
+                    raise ValueError(
+                        f"{partial} is damaged in line {number} ({error}); delete that line, its item is done again"
+                    ) from error
                 records[record.problem_id] = record
         return records
 
@@ -115,16 +126,17 @@ class RecordLog(Generic[ProblemRecord]):
 
     def add(self, records: Iterable[ProblemRecord]) -> None:
         """Append what is not there yet."""
-        new = [record for record in records if record.problem_id not in self.records]
+        new = {record.problem_id: record for record in records if record.problem_id not in self.records}
         if self.share.writes:
             self.partial.parent.mkdir(parents=True, exist_ok=True)
             with open(self.partial, "a", encoding="utf-8") as file:
-                file.write(to_lines(new))
-        self.records.update({record.problem_id: record for record in new})
+                file.write(to_lines(new.values()))
+        self._added.update(new)
+        self.records.update(new)
 
     def finish(self) -> list[ProblemRecord]:
         """All records of all processes, sorted by problem id; the partial files become the final one."""
-        for others in reversed(self.process.gather(self.records)):
+        for others in reversed(self.process.gather(self._added)):  # all have what was left behind
             self.records.update(others)
         records = [self.records[problem_id] for problem_id in sorted(self.records)]
         self.process.on_main(lambda: write_records(self.path, records))

@@ -8,6 +8,7 @@ import atexit
 import gc
 import math
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from importlib.util import find_spec
@@ -89,7 +90,8 @@ class Process:
     def end_tracker(self) -> None:
         """Write out what the tracker still holds."""
         if self._tracking is not None:
-            self._tracking.end_training()
+            for tracker in self._tracking.trackers:  # `end_training` would give up the process groups too
+                tracker.finish()
             self._tracking = None
 
     @property
@@ -124,10 +126,6 @@ class Process:
         if not worked:
             raise SystemExit(2)  # the main process says why
         return result
-
-    def barrier(self) -> None:
-        """Wait until every process is here."""
-        self.gather(None)
 
     def gather(self, value: Result) -> list[Result]:
         """What each process has, in the order of ranks, in every process."""
@@ -179,6 +177,26 @@ class Process:
 def _is_shared(weight: nn.Parameter, size: int) -> bool:
     """Whether this process holds one of `size` parts of the weight's rows, of which some may be a row longer."""
     return isinstance(weight, DTensor) and weight.to_local().shape[0] <= math.ceil(weight.shape[0] / size)
+
+
+def groups_wait() -> bool:
+    """Whether giving up the process groups waits for the others. On GPUs it does: NCCL finishes what is under way."""
+    return torch.cuda.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def fail(code: int, why: str = "") -> int:
+    """The exit code of a process that failed; among several on GPUs it ends here.
+
+    The others never finish what they do with this one, and `leave`, as Python ends, would wait for that. A process that
+    is gone is seen by the launcher, which ends the others.
+    """
+    if groups_wait():
+        try:
+            print(why, end="", file=sys.stderr, flush=True)
+            sys.stdout.flush()
+        finally:
+            os._exit(code)
+    return code
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

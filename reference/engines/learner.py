@@ -4,10 +4,12 @@ The weights are float32 and stay so: a step of 1e-6 would vanish in bfloat16. On
 With several processes each holds a shard of weights, gradients and moments, and takes its turns of every step.
 """
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError
@@ -104,10 +106,10 @@ class Learner:
         return kept
 
     def load_state(self, path: Path) -> dict | None:
-        """Take up a saved state and return its progress; None where there is none."""
+        """Take up a saved state and return its progress; None where there is none. Raises ValueError: it is damaged."""
         if not self.process.on_main(path.exists):
             return None
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = _load(path)
         with torch.no_grad():
             for name, weight in self.policy.named_parameters():
                 weight.copy_(sharded_as(state["policy"][name], weight))
@@ -135,7 +137,28 @@ def _save(state: dict, path: Path) -> None:
         torch.save(state, unfinished)
     except RuntimeError as error:  # torch's own writer has no OSError for a full disk
         raise OSError(f"cannot write {path}: {error}") from error
+    with open(unfinished, "rb") as file:
+        os.fsync(file.fileno())  # also where the machine goes down, the name stands for the whole
     os.replace(unfinished, path)
+
+
+def _load(path: Path) -> dict:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, UnpicklingError, EOFError, OSError) as error:  # each a way in which torch sees damage
+        reason = str(error).split(". ")[0]
+        raise ValueError(
+            f"{path} cannot be taken up ({reason}); if it is damaged, delete it, and its stage begins anew"
+        ) from error
+
+
+def free_memory(process: Process) -> None:
+    """Give back what a finished learner held: what FSDP has sharded is in reference cycles, which only this ends."""
+    if process.size == 1:
+        return
+    gc.collect()
+    if process.device.type != "cpu":
+        torch.cuda.empty_cache()
 
 
 def compute_type(device: torch.device) -> torch.autocast:
@@ -152,9 +175,11 @@ def save_checkpoint(model: PreTrainedModel, chat: Chat, path: Path, weights: Map
     model.generation_config.eos_token_id = list(chat.end_ids)
     try:
         model.save_pretrained(unfinished, state_dict=dict(weights))
-    except SafetensorError as error:
+        chat.tokenizer.save_pretrained(unfinished)
+    except Exception as error:
+        if type(error) not in (SafetensorError, Exception):  # for a full disk the tokenizer's writer has nothing finer
+            raise
         raise OSError(f"cannot write {path}: {error}") from error
-    chat.tokenizer.save_pretrained(unfinished)
     if path.exists():  # left by a stage that was killed between this rename and its receipt
         shutil.rmtree(path)
     unfinished.replace(path)

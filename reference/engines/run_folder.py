@@ -147,6 +147,8 @@ class StageFolder:
         self._say(f"{self.name:<27} {_counted(counts)} · {seconds:.1f} s{note and ' · ' + note}")
 
     def _write_receipt(self, seconds: float) -> None:
+        for leftover in self.path.glob("*.unfinished"):  # of a file that a kill or a full disk kept from being written
+            leftover.unlink()
         outputs = {path.name: file_hash(path) for path in sorted(self.path.iterdir()) if path.name not in NOT_OUTPUTS}
         ending = {"done": True, "outputs": outputs, "counts": self.counts, "seconds": seconds}
         write_whole(self._receipt_path, _pretty({**self._receipt, **ending}))

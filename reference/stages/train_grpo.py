@@ -11,7 +11,7 @@ import torch
 
 from reference.config import Config, Equations, GRPOConfig
 from reference.engines.batches import Turn, in_batches, pad_right, response_mask
-from reference.engines.learner import Learner, compute_type, frozen_policy
+from reference.engines.learner import Learner, compute_type, free_memory, frozen_policy
 from reference.engines.policy import Policy
 from reference.engines.progress import with_progress
 from reference.engines.run_folder import RunFolder, StageFolder
@@ -81,6 +81,7 @@ def train_grpo(
         return start
     batches = _batches(problems, config.grpo, config.seed, name, num_steps)
     rows = _train(stage, config, start, batches, student)
+    free_memory(student.process)
     tenth = max(1, len(rows) // 10)
     stage.finish(
         {
@@ -104,9 +105,9 @@ def _train(
 ) -> list[dict]:
     """All rollout batches, from the last saved one on. Writes the checkpoint; returns the metrics of each batch."""
     settings = config.grpo
+    student.sampler.load(start)  # first: vLLM, as it starts, takes from the collector for good what is there
     learner = learner_of(start, student.process, config.model, settings)
     reference = frozen_policy(start, student.device, config.model.packing)
-    student.sampler.load(start)
     first = (learner.load_state(stage.state_path) or {"steps": 0})["steps"]
     log, clock = stage.steps("metrics.jsonl", first), stage.steps("timing.jsonl", first)
     for step, (epoch, batch) in with_progress(

@@ -12,7 +12,7 @@ from reference.engines.artifacts import to_lines
 from reference.engines.batches import Turn, in_batches, pad_right, response_mask
 from reference.engines.chat import Chat, TokenizedExample, text_of
 from reference.engines.distributed import Process
-from reference.engines.learner import Learner
+from reference.engines.learner import Learner, free_memory
 from reference.engines.progress import with_progress
 from reference.engines.run_folder import RunFolder, StageFolder
 from reference.engines.student import Student
@@ -55,6 +55,7 @@ def train_sft(
         stage.finish({**counts, "steps": 0}, note="nothing to learn from, the model stays as it was")
         return start
     losses = _train(stage, config, start, tokenized.examples, student)
+    free_memory(student.process)
     stage.finish({**counts, "steps": len(losses), "nats per token at the last step": round(losses[-1], 3)})
     stage.forget_state()
     return checkpoint

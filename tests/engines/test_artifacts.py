@@ -87,6 +87,17 @@ def test_a_log_is_on_disk_item_by_item_and_a_restart_takes_it_up(tmp_path):
     assert RecordLog(tmp_path / "r.jsonl", Rejected, Process(), Share()).finish() == items("a", "c")
 
 
+def test_what_was_left_behind_is_not_exchanged_again(tmp_path, monkeypatch):
+    """Every process has begun with it; a stage's rollouts are gigabytes."""
+    RecordLog(tmp_path / "r.jsonl", Rejected, Process(), Share()).add(items("c"))
+    process, exchanged = Process(), []
+    monkeypatch.setattr(process, "gather", lambda records: [exchanged.extend(records), records][1:])
+    again = RecordLog(tmp_path / "r.jsonl", Rejected, process, Share())
+    again.add(items("c", "a"))
+    again.add(items("b"))
+    assert again.finish() == items("a", "b", "c") and exchanged == ["a", "b"]
+
+
 @pytest.mark.parametrize("kept_bytes", [1, 30, -1])
 def test_a_line_that_a_kill_cut_off_is_thrown_away(tmp_path, kept_bytes):
     log = RecordLog(tmp_path / "r.jsonl", Rejected, Process(), Share())
@@ -99,6 +110,20 @@ def test_a_line_that_a_kill_cut_off_is_thrown_away(tmp_path, kept_bytes):
     again.add(items("b\u20ac"))
     assert again.partial.read_bytes() == whole
     assert again.finish() == items("a", "b\u20ac")
+
+
+@pytest.mark.parametrize("damage", [b"\xff\n", b"{\n", b'{"problem_id": "b"}\n', b"\n"])
+def test_a_damaged_line_of_a_partial_log_is_named_with_the_way_on(tmp_path, damage):
+    log = RecordLog(tmp_path / "r.jsonl", Rejected, Process(), Share())
+    log.add(items("a", "b", "c"))
+    first, _, third = log.partial.read_bytes().splitlines(keepends=True)
+    log.partial.write_bytes(first + damage + third)
+    with pytest.raises(ValueError, match="r.jsonl.partial is damaged in line 2 .*delete that line, its item is done"):
+        RecordLog(tmp_path / "r.jsonl", Rejected, Process(), Share())
+    log.partial.write_bytes(first + third)
+    again = RecordLog(tmp_path / "r.jsonl", Rejected, Process(), Share())
+    again.add(items("a", "b", "c"))
+    assert again.finish() == items("a", "b", "c")
 
 
 def test_only_a_newline_ends_a_line(tmp_path):

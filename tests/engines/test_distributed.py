@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
-from reference.engines.distributed import Process, check_launch, check_plugin
+from reference.engines.distributed import Process, check_launch, check_plugin, groups_wait
 from reference.interfaces import Share
 from tests.engines import training_worker
 
@@ -17,12 +18,12 @@ ROOT = Path(__file__).parents[2]
 BOUNDS = {torch.float64: 1e-12, torch.float32: 1e-6}
 
 
-def torchrun(script, *arguments, processes=2):
+def torchrun(script, *arguments, processes=2, timeout=300):
     """Several gloo processes on this machine; the finished launcher."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        [*command, str(script), *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=300
+        [*command, str(script), *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=timeout
     )
 
 
@@ -160,6 +161,14 @@ log.add(Rejected(f"p{item}", "r") for item in process.share.of(items))
 assert log.finish() == [Rejected(f"p{item}", "r") for item in items]
 assert not list(log.path.parent.glob("*.partial"))
 assert log.path.exists() == process.is_main
+# A restart has what the main process sees; both do the rest.
+begun = RecordLog(Path(sys.argv[1]) / str(process.rank) / "again.jsonl", Rejected, process, process.share)
+begun.add([Rejected(f"p{process.rank}", "r")])
+process.gather(None)  # both have written
+again = RecordLog(begun.path, Rejected, process, process.share)
+assert set(again.records) == {"p0"}
+again.add(Rejected(f"p{item}", "r") for item in process.share.of(items))
+assert again.finish() == [Rejected(f"p{item}", "r") for item in items]
 """
 
 
@@ -195,6 +204,120 @@ def test_sharding_that_leaves_the_model_whole_is_refused_before_anything_is_done
     launched = torchrun(tmp_path / "unsharded.py", failure, tmp_path / "run")
     assert "FSDP left ['0.weight', '0.bias', '1.weight'] whole in each of 2 processes" in launched.stderr
     assert "exitcode  : 2 " in launched.stderr and not (tmp_path / "run").exists()
+
+
+FAILING = """
+import sys
+import time
+import torch.distributed as dist
+from reference import cli
+from reference.engines import distributed
+distributed.groups_wait = lambda: True  # gloo stands in for NCCL, which gives up no group that others still need
+dist.destroy_process_group = lambda: time.sleep(200)
+def refuse():
+    raise ValueError("no such thing")
+def run_paper(run, config, world):
+    if sys.argv[1] == "on main":
+        run.process.on_main(refuse)
+    assert run.process.is_main, "a mistake of ours"
+    time.sleep(200)
+small = "tiny --data.limit 4 --data.test-limit 2 --evaluation.pass-samples 0 --out".split()
+sys.exit(cli.main([*small, sys.argv[2]], run_paper))
+"""
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [("on main", ["run_paper: no such thing\n"]), ("in another", ["Traceback", "AssertionError: a mistake of ours"])],
+)
+def test_a_process_that_fails_ends_at_once_where_others_would_be_waited_for(tmp_path, where, says):
+    (tmp_path / "failing.py").write_text(FAILING)
+    launched = torchrun(tmp_path / "failing.py", where, tmp_path / "run", timeout=100)
+    assert launched.returncode == 1 and all(part in launched.stderr for part in says), launched.stderr
+
+
+def test_groups_wait_for_others_on_gpus_alone(monkeypatch):
+    state = {"gpus": True, "groups": True, "size": 2}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: state["gpus"])
+    monkeypatch.setattr(dist, "is_initialized", lambda: state["groups"])
+    monkeypatch.setattr(dist, "get_world_size", lambda: state["size"])
+    assert groups_wait()
+    for without in ({"gpus": False}, {"groups": False}, {"size": 1}):
+        state = {"gpus": True, "groups": True, "size": 2, **without}
+        assert not groups_wait(), without
+
+
+TRACKED = """
+import sys
+from pathlib import Path
+from torch import nn
+from reference.engines.distributed import Process
+process = Process.of_launch()
+for seed in "12":
+    process.start_tracker("tensorboard", Path(sys.argv[1]) / seed, {})
+    process.track({"loss": 1.0}, 1)
+    process.end_tracker()
+    process.shard(nn.Linear(4, 4), [])
+"""
+
+
+@pytest.mark.distributed
+def test_two_processes_go_on_together_when_a_tracker_has_ended(tmp_path):
+    pytest.importorskip("tensorboard", reason="TensorBoard's files need tensorboard: pip install '.[trackers]'")
+    (tmp_path / "tracked.py").write_text(TRACKED)
+    launched = torchrun(tmp_path / "tracked.py", tmp_path, timeout=100)
+    assert launched.returncode == 0 and "Traceback" not in launched.stderr, launched.stderr
+    assert all(list((tmp_path / seed).rglob("events.out.tfevents.*")) for seed in "12")
+
+
+FREED = """
+import gc
+import sys
+import weakref
+from dataclasses import replace
+from pathlib import Path
+import torch
+from reference.config import TINY
+from reference.engines.artifacts import write_records
+from reference.engines.chat import Chat
+from reference.engines.distributed import Process
+from reference.engines.hf_sampler import HFSampler
+from reference.engines.run_folder import RunFolder
+from reference.engines.student import Student
+from reference.paper.prompts import Prompts
+from reference.records import ExampleKind, Message, Problem, SFTExample
+from reference.stages.train_grpo import train_grpo
+from reference.stages.train_sft import train_sft
+base, out, process, made = sys.argv[1], Path(sys.argv[2]), Process.of_launch(), []
+chat = Chat.from_checkpoint(base)
+sampler = HFSampler(chat.tokenizer, chat.end_ids, process.device, torch.float32)
+student = Student(base, chat, Prompts(), sampler, process)
+shard = Process.shard
+def watched(self, policy, layers):
+    made.append(weakref.ref(policy))
+    shard(self, policy, layers)
+Process.shard = watched
+run = RunFolder(out, {}, ["iter1/1_sft", "iter1/3_grpo"], say=lambda line: None, process=process)
+problems = [Problem("p", "What is 1 + 1?", "2")]
+run.take_up(problems, [], Prompts())
+process.on_main(lambda: write_records(out / "iter1/2_filter/rollouts.jsonl", []))
+config = replace(TINY, grpo=replace(TINY.grpo, num_rollouts=2, max_new_tokens=4))
+asked, answer = Message("user", "What is 1 + 1?"), Message("assistant", "#### 2")
+gc.collect()
+gc.disable()  # as a start of vLLM's engine does to what is there
+trained = train_sft(run, config, "iter1/1_sft", base, [SFTExample("p", ExampleKind.MEDIUM, (asked, answer))], student)
+train_grpo(run, config, "iter1/3_grpo", trained, problems, student)
+print(f"left: {[policy() is not None for policy in made]}")
+"""
+
+
+@pytest.mark.distributed
+def test_a_training_stage_of_two_processes_leaves_no_learner_behind(random_checkpoint, tmp_path):
+    (tmp_path / "freed.py").write_text(FREED)
+    launched = torchrun(tmp_path / "freed.py", random_checkpoint(), tmp_path / "run")
+    assert launched.returncode == 0, launched.stderr
+    assert launched.stdout.count("left: [False, False]") == 2, launched.stdout
 
 
 def accelerate(*options, script, arguments=(), **how):

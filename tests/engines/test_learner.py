@@ -1,5 +1,7 @@
 """One optimizer step at a time: resumed as if never interrupted, and never on a gradient that is not finite."""
 
+import os
+
 import pytest
 import torch
 
@@ -78,6 +80,34 @@ def test_a_save_that_fails_leaves_the_state_before(random_checkpoint, tmp_path, 
     assert learner.load_state(path) == {"steps": 1}
 
 
+def test_a_state_is_on_disk_before_it_takes_the_place_of_the_last(random_checkpoint, tmp_path, monkeypatch):
+    learner, path = learner_of(random_checkpoint()), tmp_path / "state.pt"
+    learner.save_state(path, {"steps": 1})
+    before, seen = path.read_bytes(), []
+    monkeypatch.setattr(os, "fsync", lambda file: seen.append((path.read_bytes(), os.fstat(file).st_ino)))
+    learner.save_state(path, {"steps": 2})
+    assert seen == [(before, path.stat().st_ino)]
+
+
+DAMAGE = {
+    "half": lambda whole: whole[: len(whole) // 2],
+    "empty": lambda whole: b"",
+    "without its end": lambda whole: whole[:-30],
+    "with a hole": lambda whole: whole[:64] + b"\0" * 200 + whole[264:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_state_is_named_with_the_way_on(random_checkpoint, tmp_path, damage):
+    learner, path = learner_of(random_checkpoint()), tmp_path / "state.pt"
+    steps(learner, [0])
+    learner.save_state(path, {"steps": 1})
+    path.write_bytes(DAMAGE[damage](path.read_bytes()))
+    with pytest.raises(ValueError, match="state.pt cannot be taken up .*delete it, and its stage") as caught:
+        learner.load_state(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_step_of_1e_6_moves_the_weights(random_checkpoint):
     """Table 6's learning rate: in bfloat16 such a step is rounded away."""
     learner = learner_of(random_checkpoint(), lr=1e-6, weight_decay=0.0)
@@ -140,6 +170,14 @@ def test_a_saved_checkpoint_is_read_again_with_its_template_and_end_ids(random_c
     learner.save_checkpoint(path, chat)  # a stage that was killed before its receipt saves again
     assert Chat.from_checkpoint(path).end_ids == chat.end_ids
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_a_disk_that_is_full_at_the_tokenizer_is_told_as_such(random_checkpoint, chat, tmp_path):
+    (tmp_path / "checkpoint.unfinished").mkdir()
+    (tmp_path / "checkpoint.unfinished" / "tokenizer.json").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="cannot write .*checkpoint: No space left on device"):
+        learner_of(random_checkpoint()).save_checkpoint(tmp_path / "checkpoint", chat)
+    assert not (tmp_path / "checkpoint").exists()
 
 
 def test_the_reference_never_moves(random_checkpoint):

@@ -1,6 +1,7 @@
 """Receipts that say what is done, and what may be done again."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -64,6 +65,28 @@ def test_a_stage_that_was_only_begun_is_not_done(tmp_path, given):
     again = stage_folder(tmp_path)
     again.begin(given)
     assert not again.is_done
+
+
+@pytest.mark.parametrize("left", ["receipt.json", "state.pt"])
+def test_a_file_that_could_not_be_written_is_no_output_of_the_stage(tmp_path, given, monkeypatch, left):
+    stage = stage_folder(tmp_path)
+    stage.begin(given)
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        stage.write(left, "half")
+    monkeypatch.undo()
+    again = stage_folder(tmp_path)
+    again.begin(given)
+    again.write("output.jsonl", "one\n")
+    again.finish({"problems": 3})
+    assert sorted(path.name for path in again.path.iterdir()) == ["output.jsonl", "receipt.json"]
+    kept = stage_folder(tmp_path)
+    kept.begin(given)
+    assert kept.is_done
+
+
+def full_disk(descriptor):
+    raise OSError("No space left on device")
 
 
 @pytest.mark.parametrize("done", [True, False])

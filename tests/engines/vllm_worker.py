@@ -92,7 +92,7 @@ def main():
     result["same engine"] = vllm._engine is engine
     arguments.out.joinpath(f"{rank}.json").write_text(json.dumps(result), encoding="utf-8")
     vllm.close()
-    process.barrier()
+    process.gather(None)  # none leaves the others in the middle of a collective
 
 
 if __name__ == "__main__":

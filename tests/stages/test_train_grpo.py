@@ -335,6 +335,16 @@ def test_a_stage_writes_metrics_timing_and_a_checkpoint(random_student, tmp_path
     assert weights != files_of(random_student.base)["model.safetensors"]
 
 
+def test_the_sampler_is_there_before_the_learner(random_student, tmp_path, monkeypatch):
+    """vLLM's engine, as it starts, takes from the collector for good what is there; a sharded learner needs it."""
+    begun = []
+    for owner, name in ((random_student.sampler, "load"), (stage_module, "learner_of")):
+        original = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *given, of=original, name=name: [begun.append(name), of(*given)][1])
+    train_grpo(run_folder(tmp_path), CONFIG, NAME, random_student.base, PROBLEMS, random_student)
+    assert begun == ["load", "learner_of"]
+
+
 def test_each_step_samples_from_the_weights_of_the_step_before(random_student, tmp_path, monkeypatch):
     rewards_by_length(monkeypatch)
     synced = []
