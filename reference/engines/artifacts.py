@@ -174,8 +174,8 @@ class StepLog:
     def add(self, row: Mapping[str, float]) -> None:
         """One more step, in memory. A row has the number of its `step`."""
         self.rows.append(dict(row))
-        numbers = {f"{self.tracked_as}/{name}": value for name, value in row.items() if name != "step"}
-        self.process.track(numbers, int(row["step"]))
+        numbers = {name: value for name, value in row.items() if name != "step"}
+        self.process.track(self.tracked_as, numbers, int(row["step"]))
 
     def flush(self) -> None:
         """Put all rows on disk; call it before the state is saved."""

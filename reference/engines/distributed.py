@@ -44,6 +44,7 @@ class Process:
         # Objects go through the CPU, whatever moves the tensors.
         self._objects = dist.new_group(backend="gloo", timeout=PATIENCE) if size > 1 else None
         self._tracking: Accelerator | None = None
+        self._with_axis: set[str] = set()
 
     @classmethod
     def of_launch(cls, wanted: int | None = None) -> "Process":
@@ -77,15 +78,26 @@ class Process:
         dist.destroy_process_group()
 
     def start_tracker(self, name: str, folder: Path, settings: Mapping[str, object]) -> None:
-        """Hand what is tracked from now on to one of Accelerate's trackers: `tensorboard`, in `folder`, or `wandb`."""
+        """Hand what is tracked from now on to one of Accelerate's trackers, `tensorboard` or `wandb`, in `folder`."""
         self._tracking = Accelerator(cpu=self.device.type == "cpu", log_with=name, project_dir=folder)
         simple = {key: value if isinstance(value, int | float | str) else str(value) for key, value in settings.items()}
-        self._tracking.init_trackers(TRACKED_PROJECT, config=simple)
+        self._with_axis = set()
+        self._tracking.init_trackers(TRACKED_PROJECT, config=simple, init_kwargs={"wandb": {"dir": str(folder)}})
 
-    def track(self, values: Mapping[str, float], step: int) -> None:
-        """Hand a step's metrics to the tracker, where there is one."""
-        if self._tracking is not None:
-            self._tracking.log(dict(values), step=step)
+    def track(self, stage: str, values: Mapping[str, float], step: int) -> None:
+        """Hand a step's metrics to the tracker, where there is one, under names that begin with the stage's."""
+        if self._tracking is None or not self.is_main:
+            return
+        numbers = {f"{stage}/{name}": value for name, value in values.items()}
+        (tracker,) = self._tracking.trackers
+        if tracker.name != "wandb":
+            tracker.log(numbers, step=step)
+            return
+        # W&B ignores a step below the last one, and each stage begins with 1: there it is a field, the stage's axis.
+        if stage not in self._with_axis:
+            tracker.tracker.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
+            self._with_axis.add(stage)
+        tracker.log({**numbers, f"{stage}/step": step})
 
     def end_tracker(self) -> None:
         """Write out what the tracker still holds."""

@@ -43,18 +43,21 @@ def distill_pools(
     inputs = {"train": run.problems_path, "prompts": run.prompts_path, "difficulty": difficulty, "base": student.base}
     stage = run.stage(name, ("seed", "model", "teacher"), {**inputs, "budget": str(budget)})
     by_id = {problem.id: problem for problem in problems}
-    traces, sizes = {}, {}
+    traces, sizes, num_rejected = {}, {}, 0
     for group in DifficultyGroup:
         members = [by_id[record.problem_id] for record in graded if record.group is group]
         Random(seed_of(config.seed, "pools", str(group))).shuffle(members)
-        passes = (
-            _read(stage, group) if stage.is_done else _distill(stage, config, group, members, budget, student, teacher)
-        )
+        if stage.is_done:
+            passes = _read(stage, group)
+        else:
+            passes, rejected = _distill(stage, config, group, members, budget, student, teacher)
+            num_rejected += rejected
         order = {problem.id: at for at, problem in enumerate(members)}
         traces[group] = [t for one in passes for t in sorted(one, key=lambda trace: order[trace.problem_id])]
         sizes[group] = sum(trace.num_tokens for trace in passes[0]) if passes else 0
     if not stage.is_done:
-        stage.finish({f"{group} traces": len(traces[group]) for group in DifficultyGroup})
+        counts = {f"{group} traces": len(traces[group]) for group in DifficultyGroup}
+        stage.finish({**counts, "rejected": num_rejected})
     return Pools(traces, sizes)
 
 
@@ -71,13 +74,16 @@ def _distill(
     budget: int,
     student: Student,
     teacher: Teacher,
-) -> list[list[Trace]]:
-    """The passes over one group: the first over all of it, later ones over as many problems as are still needed."""
+) -> tuple[list[list[Trace]], int]:
+    """The passes over one group: the first over all of it, later ones over as many problems as are still needed.
+
+    With them, how many traces were rejected in all.
+    """
     passes: list[list[Trace]] = []
-    wanted, tokens = members, 0
+    wanted, tokens, num_rejected = members, 0, 0
     while wanted:
         attempt = len(passes)
-        found, _ = ask_teacher(
+        found, rejected = ask_teacher(
             stage,
             f"{group}.{attempt}.jsonl",
             Trace,
@@ -88,10 +94,11 @@ def _distill(
             rejections=f"rejected.{group}.{attempt}.jsonl",
         )
         passes.append(found)
+        num_rejected += len(rejected)
         if not found:
             break
         tokens += sum(trace.num_tokens for trace in found)
         lacking = max(0, budget + 1 - tokens)
         mean = tokens / max(1, sum(map(len, passes)))
         wanted = members[: math.ceil(1.1 * lacking / mean)] if mean else []  # a pass may be rejected in part
-    return passes
+    return passes, num_rejected

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from reference.config import TINY, flatten
-from reference.engines.run_folder import RunFolder
+from reference.engines.run_folder import RunFolder, read_receipt
 from reference.interfaces import UnusableAnswer
 from reference.offline import word_problems
 from reference.offline.symbolic_teacher import SymbolicTeacher
@@ -77,11 +77,19 @@ def test_the_pass_over_a_whole_group_comes_first(tmp_path, random_student):
     assert len(set(simple[:12])) == 12 and simple[:12] != sorted(simple[:12])
 
 
+def rejections(tmp_path):
+    return [path.read_text() for path in (tmp_path / "2_pools").glob("rejected.*.jsonl")]
+
+
 def test_a_problem_without_a_usable_trace_is_left_out(tmp_path, random_student):
     pools = pools_of(tmp_path, random_student, 1500, Counting([PROBLEMS[18].id]))
     assert {trace.problem_id for trace in pools.traces[DifficultyGroup.HARD]} == {PROBLEMS[19].id}
     rejected = (tmp_path / "2_pools" / "rejected.hard.0.jsonl").read_text()
     assert PROBLEMS[18].id in rejected
+    passes = len(list((tmp_path / "2_pools").glob("hard.*.jsonl")))
+    counts = read_receipt(tmp_path / "2_pools" / "receipt.json")["counts"]
+    assert passes > 1 and counts["hard traces"] == len(pools.traces[DifficultyGroup.HARD])
+    assert counts["rejected"] == sum(text.count(PROBLEMS[18].id) for text in rejections(tmp_path)) >= 1
 
 
 def test_a_group_that_can_never_be_filled_stops_with_a_sentence(tmp_path, random_student):
