@@ -29,7 +29,7 @@ UP_TO_RECYCLING = (
     "--stages 1_difficulty 2_traces 3_bridge iter1/1_sft iter1/2_filter iter1/3_grpo iter1/4_recycle".split()
 )
 MADE_WITH_THE_TEACHER = ("2_traces/traces.jsonl", "3_bridge/bridged.jsonl", "iter1/4_recycle/diagnosed.jsonl")
-FAULTS = ["429:0", "500", "html", "half", "cut", "empty", "wrong", "keys"]
+FAULTS = ["429:0", "500", "html", "half", "cut", "empty", "wrong", "keys", "hang"]
 
 
 def run(out, *more, launcher=(sys.executable,), key=KEY):
@@ -57,6 +57,11 @@ def symbolic(tmp_path_factory):
     return out
 
 
+def with_a_bad_diagnosis(choose):
+    """The faults of `choose`, and a first answer with wrong keys to each call for a diagnosis."""
+    return lambda body, before: "fields" if b"response_format" in body and not before else choose(body, before)
+
+
 def check_same_records(out, symbolic):
     for name in MADE_WITH_THE_TEACHER:
         assert (out / name).read_text() == (symbolic / name).read_text(), name
@@ -75,10 +80,12 @@ def check_no_key(out, *processes):
 
 def test_faults_change_nothing_and_a_rerun_pays_for_nothing(symbolic, tmp_path):
     out = tmp_path / "run"
-    with FaultServer(answers(), drawn(FAULTS, share=0.3, seed=5, most=2)) as server:
-        process = run(out, *chat(server))
+    with FaultServer(answers(), with_a_bad_diagnosis(drawn(FAULTS, share=0.3, seed=5, most=2))) as server:
+        process = run(out, *chat(server, "--teacher.timeout", "2"))
         assert process.returncode == 0, process.stderr
         check_same_records(out, symbolic)
+        assert {request.fault for request in server.requests} == {"", "fields", *FAULTS}
+        assert all(server.counts[request.body] > 1 for request in server.requests if request.fault)  # also a `hang`
         assert max(server.counts.values()) <= 3  # a fault at most twice, and the answer
         asked, calls = len(server.requests), calls_of(out)
         assert len({call["key"] for call in calls}) == len(calls) < asked
@@ -166,7 +173,7 @@ def test_two_processes_share_the_asking(symbolic, tmp_path):
     out = tmp_path / "run"
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     with FaultServer(answers(), drawn(FAULTS, share=0.2, seed=6, most=2)) as server:
-        process = run(out, *chat(server), launcher=launcher)
+        process = run(out, *chat(server, "--teacher.timeout", "2"), launcher=launcher)
         assert process.returncode == 0, process.stderr
     for name in MADE_WITH_THE_TEACHER[:2]:  # the third comes of a trained model
         assert file_hash(out / name) == file_hash(symbolic / name)

@@ -26,6 +26,7 @@ from reference.offline.symbolic_teacher import SymbolicTeacher
 from reference.paper.prompts import PLACEHOLDER, Prompts
 from reference.records import Problem
 
+WRONG = "I think it is 7.\n#### 123456789"
 Chooser = Callable[[bytes, int], str]  # the body of a request, and how often it came before -> a fault, or "" for none
 
 
@@ -78,6 +79,15 @@ def error(status: int, message: str, code: str = "", **headers: str) -> Reply:
     return Reply(body, status, (("Content-Type", "application/json"), *names))
 
 
+def other_fields(right: Reply) -> str:
+    """The right diagnosis with the last of its keys spelt otherwise; in place of any other answer a wrong one."""
+    answer = json.loads(right.body)["choices"][0]["message"]["content"]
+    if not answer.startswith("{"):
+        return WRONG
+    *others, (key, value) = json.loads(answer).items()
+    return json.dumps({**dict(others), f"the_{key}": value})
+
+
 def faulty(fault: str, right: Reply, request: Request) -> Reply:
     """The reply to a request that is to get this fault in place of the right reply."""
     half = right.body[: len(right.body) // 2]
@@ -97,7 +107,8 @@ def faulty(fault: str, right: Reply, request: Request) -> Reply:
         "html": Reply("<html>Welcome</html>", 200, (("Content-Type", "text/html"),)),
         "error200": replace(right, body=json.dumps({"error": {"message": "busy"}})),
         "keys": replace(right, body=json.dumps({"answers": [1]})),
-        "wrong": replace(right, body=json.dumps(completion("I think it is 7.\n#### 123456789"))),
+        "wrong": replace(right, body=json.dumps(completion(WRONG))),
+        "fields": replace(right, body=json.dumps(completion(other_fields(right)))),
         "empty": replace(right, body=json.dumps(completion(""))),
         "none": replace(right, body=json.dumps(completion(None))),
         "length": replace(right, body=json.dumps(completion("So we begin with", "length"))),
@@ -184,8 +195,8 @@ class FaultServer:
         try:
             while await self._exchange(reader, writer):
                 pass
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the other side is gone
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the other side is gone, or `__exit__` has come while a reply hung
         finally:
             writer.close()
 

@@ -365,28 +365,31 @@ def test_an_endpoint_that_wants_to_be_left_alone_for_long_stops_the_run(tmp_path
             teacher.solve(PROBLEM)
 
 
-EVERY_FAULT = ["429:0.05", "500", "503", "close", "cut", "half", "html", "error200", "keys", "wrong", "empty", "length"]
+EVERY_FAULT = "429:0.05 500 503 close cut half html error200 keys wrong fields empty length".split()
 
 
 def test_among_all_faults_at_once_every_item_ends_as_it_would_without(tmp_path):
     """Two faults at most come to a call, so that each of the items has its answer in the end."""
-    problems = word_problems.generate("train", 40, 0)
-    right = [SymbolicTeacher(0).solve(problem) for problem in problems]
-    seen = set()
-    with FaultServer(SymbolicAnswers(problems), drawn(EVERY_FAULT, 0.5, seed=1, most=2), 0.03) as server:
+    problems, symbolic = word_problems.generate("train", 40, 0), SymbolicTeacher(0)
+    traces = [symbolic.solve(problem) for problem in problems]
+    responses = [trace.replace(f"#### {one.gold}", "#### 123456") for one, trace in zip(problems, traces, strict=True)]
+    diagnoses = list(map(symbolic.diagnose, problems, responses))
+    with FaultServer(SymbolicAnswers(problems), drawn(EVERY_FAULT, 0.7, seed=1, most=2), 0.03) as server:
         with teacher_of(server, tmp_path, retries=2) as teacher, ThreadPoolExecutor(16) as pool:
-            assert list(pool.map(teacher.solve, problems)) == right
-            seen = {request.fault for request in server.requests}
-            assert len(server.counts) == 40 and max(server.counts.values()) == 3
+            assert list(pool.map(teacher.solve, problems)) == traces
+            assert list(pool.map(teacher.diagnose, problems, responses)) == diagnoses
+            seen = {(request.fault, b"response_format" in request.body) for request in server.requests}
+            assert len(server.counts) == 80 and max(server.counts.values()) == 3
             assert server.most_in_flight <= 8  # `concurrency`, although 16 threads ask
             sent = len(server.requests)
             assert teacher.usage().calls + teacher.usage().resent == sent
-            assert list(pool.map(teacher.solve, problems)) == right
+            assert list(pool.map(teacher.solve, problems)) == traces
+            assert list(pool.map(teacher.diagnose, problems, responses)) == diagnoses
             assert len(server.requests) == sent
-    assert {"", *EVERY_FAULT} - seen <= {"length"}
-    assert sorted(line["problem_id"] for line in lines(tmp_path) if line["content"] in right) == sorted(
-        problem.id for problem in problems
-    )
+    assert seen == {(fault, is_diagnosis) for fault in ["", *EVERY_FAULT] for is_diagnosis in (False, True)}
+    for right in (traces, diagnoses):
+        kept = [line["problem_id"] for line in lines(tmp_path) if line["content"] in right]
+        assert sorted(kept) == sorted(problem.id for problem in problems)
 
 
 def test_bad_items_are_rejected_and_good_ones_kept(tmp_path):
