@@ -113,6 +113,17 @@ def test_wandb_has_every_step_of_every_stage_although_each_begins_with_1(tmp_pat
     assert len(list(folder.rglob("run-*.wandb"))) == 2
 
 
+def test_wandb_without_a_login_is_one_sentence(tmp_path):
+    pytest.importorskip("wandb", reason="W&B needs wandb: pip install '.[trackers]'")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    wanted = ["wandb" if one == "tensorboard" else one for one in SMALL]
+    command = [sys.executable, "run_paper.py", "tiny", "--out", str(tmp_path / "run"), *wanted]
+    alone = {"cwd": ROOT, "env": {**environment, "HOME": str(tmp_path)}, "stdin": subprocess.DEVNULL}
+    process = subprocess.run(command, **alone, capture_output=True, text=True)
+    assert process.returncode == 2 and "Traceback" not in process.stderr, process.stderr
+    assert "--tracker wandb cannot begin" in process.stderr and "WANDB_MODE=offline" in process.stderr
+
+
 def test_a_package_that_is_not_installed_is_said_before_anything_is_done():
     with pytest.raises(ValueError, match=r"--tracker nowhere needs the package nowhere: pip install '.\[trackers\]'"):
         check_tracker("nowhere")

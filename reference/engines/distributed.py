@@ -78,11 +78,22 @@ class Process:
         dist.destroy_process_group()
 
     def start_tracker(self, name: str, folder: Path, settings: Mapping[str, object]) -> None:
-        """Hand what is tracked from now on to one of Accelerate's trackers, `tensorboard` or `wandb`, in `folder`."""
+        """Hand what is tracked from now on to one of Accelerate's trackers, `tensorboard` or `wandb`, in `folder`.
+
+        Raises:
+            ValueError: W&B does not begin, without a login for example.
+        """
         self._tracking = Accelerator(cpu=self.device.type == "cpu", log_with=name, project_dir=folder)
         simple = {key: value if isinstance(value, int | float | str) else str(value) for key, value in settings.items()}
         self._with_axis = set()
-        self._tracking.init_trackers(TRACKED_PROJECT, config=simple, init_kwargs={"wandb": {"dir": str(folder)}})
+        try:
+            self._tracking.init_trackers(TRACKED_PROJECT, config=simple, init_kwargs={"wandb": {"dir": str(folder)}})
+        except Exception as error:
+            if not type(error).__module__.startswith("wandb"):
+                raise
+            raise ValueError(
+                f"--tracker wandb cannot begin ({error}); do `wandb login`, or set WANDB_MODE=offline to keep its files"
+            ) from error
 
     def track(self, stage: str, values: Mapping[str, float], step: int) -> None:
         """Hand a step's metrics to the tracker, where there is one, under names that begin with the stage's."""
