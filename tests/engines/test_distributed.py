@@ -256,7 +256,7 @@ from reference.engines.distributed import Process
 process = Process.of_launch()
 for seed in "12":
     process.start_tracker("tensorboard", Path(sys.argv[1]) / seed, {})
-    process.track({"loss": 1.0}, 1)
+    process.track("stage", {"loss": 1.0}, 1)
     process.end_tracker()
     process.shard(nn.Linear(4, 4), [])
 """
