@@ -89,7 +89,9 @@ def _by_budget(lines: Sequence[Line]) -> list[list[str]]:
 
 
 def cell(line: Line) -> str:
-    """A number with its interval."""
+    """A number with its interval; of a format rate, which stands beside the accuracy, the number alone."""
+    if line.metric == FORMAT:
+        return f"{line.percent:.1f}"
     return f"{line.percent:.1f} ({line.low:.1f} to {line.high:.1f})"
 
 
