@@ -123,6 +123,8 @@ def main(arguments: Sequence[str], run_paper: Composition) -> int:
         check(config)
         if command.tracker:
             check_tracker(command.tracker)
+        if command.dry_run and _rank() != "0":
+            return 0  # the launch's first process says it for all
         if command.experiment:
             run_experiments(preset, command, run_paper)
             return 0
@@ -245,10 +247,14 @@ def dry_run_experiments(request: Request, config: Config, out: Path) -> str:
     return "\n\n".join([describe(parts, total), "\n".join(origins), *teacher_price(config, total), *needs])
 
 
+def _rank() -> str:
+    """This process's number in the launch, before there is a group."""
+    return os.environ.get("RANK", "0")
+
+
 def _speaker() -> str:
     """Who reports a mistake: of several processes each may have found its own."""
-    rank = os.environ.get("RANK", "0")
-    return "run_paper" if rank == "0" else f"run_paper (process {rank})"
+    return "run_paper" if _rank() == "0" else f"run_paper (process {_rank()})"
 
 
 def execute(preset: str, run: RunFolder, config: Config, run_paper: Composition, tracker: str | None) -> None:

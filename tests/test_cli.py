@@ -153,6 +153,14 @@ def test_a_dry_run_shows_only_what_is_left(in_folder, capsys):
     assert "grpo.kl_coef" in refused(["tiny", *SMALL, "--dry-run", "--grpo.kl-coef", "0.5"], capsys)
 
 
+@pytest.mark.parametrize("more", [(), ("--experiment", "all-zero", "--seeds", "1")])
+def test_of_several_processes_the_first_alone_prints_the_plan(more, in_folder, capsys, monkeypatch):
+    for rank, is_told in (("0", True), ("1", False)):
+        monkeypatch.setenv("RANK", rank)
+        assert main(["tiny", *SMALL, "--dry-run", *more], Recorded()) == 0
+        assert bool(capsys.readouterr().out) == is_told
+
+
 def test_a_dry_run_shows_a_shorter_plan_for_fewer_iterations(in_folder, capsys):
     main(["tiny", "--dry-run", "--iterations", "1", "--data.limit", "20", "--data.test-limit", "5"], Recorded())
     shown = capsys.readouterr().out

@@ -21,7 +21,7 @@ def test_the_dry_runs_print_what_the_page_shows(preset, tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     assert main([preset, "--dry-run"], None) == 0
     printed = capsys.readouterr().out
-    blocks = re.findall(r"```\n(.*?)```", PAGE, re.DOTALL)
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     assert [line.rstrip() for line in printed.splitlines()] in [
         [line.rstrip() for line in block.splitlines()] for block in blocks
     ]
