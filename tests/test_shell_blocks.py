@@ -1,7 +1,8 @@
 """The ```bash blocks of the pages run, in order, in a copy of the project, as a reader would paste them.
 
-What needs a model of the hub, a GPU or half an hour is given `--dry-run`, which reads the same options and the same
-files. What cannot run here at all stands in NOT_RUN with the reason; nothing else is left out.
+The README's first run is whole, and its output has the lines that the README shows. What needs a model of the hub, a
+GPU or half an hour is given `--dry-run`, which reads the same options and the same files; runs in folders of their own
+get fewer problems. What cannot run here at all stands in NOT_RUN with the reason; nothing else is left out.
 """
 
 import os
@@ -53,9 +54,8 @@ NOT_RUN = {
     r"mutmut results --all true | sed -E 's/.*paper\.([a-z_0-9]+)\..*: /\1 /' | sort | uniq -c": ON_DEMAND,
     "vllm serve Qwen/Qwen2.5-72B-Instruct --port 8000": "serves a model of 72 billion parameters",
     "accelerate launch --config_file configs/fsdp.yaml --num_machines 2 --num_processes 8 --machine_rank 0 "
-    "--main_process_ip NODE0 --main_process_port 29500 run_paper.py qwen2.5-0.5b --processes 8 --out /shared/runs/qwen": (
-        "waits for a second machine"
-    ),
+    "--main_process_ip NODE0 --main_process_port 29500 run_paper.py qwen2.5-0.5b --processes 8 "
+    "--out /shared/runs/qwen": "waits for a second machine",
 }
 
 
@@ -79,19 +79,19 @@ def commands_of(body):
 
 
 def blocks_of(page):
-    text = page.read_text("utf-8")
-    return [
-        Block(page, text.count("\n", 0, fence.start()) + 1, commands_of(fence["body"]), behind["body"] if behind else "")
-        for fence, behind in pairwise([*FENCE.finditer(text), None])
-        if fence["language"] == "bash"
-    ]
+    text, blocks = page.read_text("utf-8"), []
+    for fence, behind in pairwise([*FENCE.finditer(text), None]):
+        if fence["language"] == "bash":
+            line = text.count("\n", 0, fence.start()) + 1
+            blocks.append(Block(page, line, commands_of(fence["body"]), behind["body"] if behind else ""))
+    return blocks
 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 
 def as_run(command):
-    """Real models, experiments and GSM8K are planned; runs beside the README's have few problems; all else is as it is."""
+    """Real models, experiments and GSM8K are planned; a further folder gets few problems; all else is as it stands."""
     if "run_paper.py" not in command or "--dry-run" in command:
         return command
     if re.search(r"run_paper\.py (?!tiny\b)\w|--experiment|gsm8k/", command):
@@ -127,7 +127,7 @@ def test_every_block_runs(block, project, request):
         request.getfixturevalue("data_dir")
     printed = run(commands, project)
     planned = [command for command in commands if command.endswith("--dry-run")]
-    assert len(re.findall(r"^stage +size ", printed, re.MULTILINE)) == len(planned)  # once, of all processes of a launch
+    assert len(re.findall(r"^stage +size ", printed, re.MULTILINE)) == len(planned)  # of several processes once
     if block == BLOCKS[0]:  # the run that the README shows, whatever this machine's last digits are
         assert without_numbers(printed) == without_numbers(block.shown)
 
