@@ -1,0 +1,350 @@
+"""The numbers that the pages quote are those of the code, of the committed results and of the run in the README.
+
+What a page says of its own tables and blocks is held by that page's file (`tests/test_*_page.py` and their like).
+"""
+
+import re
+from dataclasses import fields
+from functools import cache
+from math import ceil, prod, ulp
+from pathlib import Path
+from statistics import mean, stdev
+
+import pytest
+from safetensors import safe_open
+from transformers import AutoConfig
+
+from reference.config import PAPERS_DATA, TINY, Config
+from reference.connect import CHARACTERS_PER_TOKEN
+from reference.engines.benchmarks import DATA_SETS
+from reference.experiments.claims import claims
+from reference.experiments.compositions import motivation_plan
+from reference.experiments.results import ClaimLine, Line
+from reference.experiments.statistics import DRAWS, MARGIN
+from reference.experiments.tables import claims_table, read_csv, table
+from reference.experiments.variants import experiments
+from reference.interfaces import Teacher
+from reference.offline import corpus, tiny_model
+from reference.offline.symbolic_teacher import MAX_POINTS, SHARE_WITH_CHECK
+from reference.offline.tiny_model import BASE_CHECKPOINT
+from reference.paper import verl
+from reference.paper.bridge import MIN_SENTENCE
+from reference.paper.curricula import CURRICULA
+from reference.paper.recycling import MAX_EXCERPT
+from reference.paper.sft import cosine_schedule
+from reference.records import Diagnosis, Evaluation
+from reference.stages.report import final_table
+from reference.stages.train_grpo import LARGE_GAP
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
+PAPER = Config()
+
+
+@cache
+def page(name):
+    """A page in one line."""
+    return " ".join((ROOT / name).read_text(encoding="utf-8").split())
+
+
+@cache
+def lines_of(name):
+    return read_csv(RESULTS / f"{name}.csv", Line)
+
+
+def percent(name, label, metric="average accuracy"):
+    (line,) = [line for line in lines_of(name) if (line.label, line.metric) == (label, metric)]
+    return line.percent
+
+
+def by_seed(name, label, metric):
+    (line,) = [line for line in lines_of(name) if (line.label, line.metric) == (label, metric)]
+    return [float(number) for number in line.by_seed.split()]
+
+
+# README: the run that it shows
+
+SHOWN = re.search(r"^tiny in runs/tiny on cpu.*?(?=^```$)", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)[0]
+COUNTS = dict(re.findall(r"^(\S+) +(\d.*) · [\d.]+ s$", SHOWN, re.MULTILINE))
+FIRST_TABLE, SECOND_TABLE = SHOWN.split("\n\n")[1:3]
+
+
+def counts(stage):
+    """`98 examples, 13 steps` as a mapping from what is counted to how many there are."""
+    return {
+        what: int(number) for number, what in re.findall(r"(?:^|, )(\d+) ([a-z][a-z -]*?)(?=,|$| at)", COUNTS[stage])
+    }
+
+
+def shown_evaluations():
+    """The run's evaluations as its second table has them, pass@8 from the first one."""
+    head, *rows = SECOND_TABLE.splitlines()
+    names = re.findall(r"(\w+) \(n (\d+)\)", head)
+    pass_at_8 = {line.split()[0]: float(re.split(r" {2,}", line)[3]) for line in FIRST_TABLE.splitlines()[1:]}
+    for row in rows:
+        stage, *cells = re.findall(r"^\S+|[\d.]+ \| [\d.]+", row)
+        for (name, size), cell in zip(names, cells, strict=True):
+            accuracy, readable = (float(number) / 100 for number in cell.split(" | "))
+            sampled = pass_at_8[stage] / 100 if name == names[0][0] else None
+            yield Evaluation(stage, name, int(size), round(accuracy * int(size)), accuracy, readable, sampled)
+
+
+def test_the_tables_of_the_readme_are_printed_from_one_anothers_numbers():
+    """Intervals, averages, format rates and the paper's columns follow from the accuracies of each benchmark."""
+    printed = re.sub(r" +$", "", final_table(list(shown_evaluations())), flags=re.MULTILINE)
+    assert printed.split("\n\n")[:2] == [FIRST_TABLE, SECOND_TABLE]
+
+
+def test_the_lines_of_the_readme_agree_with_its_tables():
+    for stage in dict.fromkeys(one.stage for one in shown_evaluations()):
+        shown = {one.benchmark: 100 * one.accuracy for one in shown_evaluations() if one.stage == stage}
+        line = ", ".join(f"{accuracy:.1f} % {name}" for name, accuracy in shown.items())
+        assert COUNTS[f"eval/{stage.replace('/', '-')}"] == line
+
+
+def test_the_counts_of_the_readme_follow_from_one_another():
+    groups, bridge = counts("1_difficulty"), counts("3_bridge")
+    assert groups["simple"] + groups["medium"] + groups["hard"] == groups["problems"] == TINY.data.limit == 320
+    assert counts("2_traces")["traces"] == groups["medium"] + groups["hard"]
+    assert bridge["hard traces"] == groups["hard"]
+    for turn in (1, 2):
+        sft, found = f"iter{turn}/1_sft", counts(f"iter{turn}/2_filter")
+        assert counts(f"{sft}/1_medium")["examples"] == groups["medium"]
+        assert counts(f"{sft}/2_bridge")["examples"] == bridge["hard traces"] + bridge["local samples"]
+        for phase in (one for one in COUNTS if one.startswith(sft)):
+            assert counts(phase)["steps"] == ceil(counts(phase)["examples"] / TINY.sft.batch_size)
+        assert found["all-zero"] + found["mixed"] + found["all-one"] == found["problems"] == groups["problems"]
+        grpo = counts(f"iter{turn}/3_grpo")
+        assert grpo["problems"] == found["mixed"] + found["all-one"]
+        assert grpo["steps"] == ceil(grpo["problems"] / TINY.grpo.batch_size)
+    recycled = counts("iter1/4_recycle")
+    assert recycled["failed"] == counts("iter1/2_filter")["all-zero"]
+    assert recycled["examples"] == 3 * recycled["diagnosed"] == counts("iter2/1_sft/3_recycled")["examples"]
+
+
+SEEDS_ROWS = {
+    "base": "Base",
+    "iter1/1_sft/1_medium": "SFT-Medium",
+    "iter1/1_sft/2_bridge": "SFT-Medium -> Bridged-Hard",
+    "iter1/3_grpo": "SFT-Medium -> Bridged-Hard + GRPO",
+    "iter2/1_sft/3_recycled": "SFT-Medium -> Bridged-Hard + GRPO + Recycling",
+    "iter2/3_grpo": "Full Model",
+}
+
+
+@pytest.mark.parametrize("stage", SEEDS_ROWS)
+def test_the_table_of_three_seeds_is_that_of_the_committed_results(stage):
+    cells = []
+    for metric in ("test", "average accuracy", "pass@8", "format"):
+        values = by_seed("components", SEEDS_ROWS[stage], metric)
+        cells.append(f"{mean(values):.1f} ({stdev(values):.1f})")
+    assert f"| {stage} | {' | '.join(cells)} | 100 |" in page("README.md")
+
+
+def test_what_the_readme_says_of_its_runs():
+    bridge, answers = (
+        counts("iter1/1_sft/2_bridge"),
+        {(e.stage, e.benchmark): e.format_rate for e in shown_evaluations()},
+    )
+    silent = [
+        round(100 - 100 * answers[f"iter{stage}", "test"]) for stage in ("1/1_sft/2_bridge", "2/1_sft/3_recycled")
+    ]
+    base, medium, bridged, grpo = (percent("components", SEEDS_ROWS[stage], "test") for stage in list(SEEDS_ROWS)[:4])
+    for sentence in (
+        f"{counts('3_bridge')['local samples']} of its {bridge['examples']} samples are single steps",
+        f"{silent[0]} of 100 responses to the test set have none",
+        f"leaves {silent[1]} of 100 responses without an answer",
+    ):
+        assert sentence in page("README.md")
+    assert round(medium - base) == 10 and "gains ten points over the base" in page("README.md")
+    assert bridged < medium / 2 and "loses more than half of the accuracy" in page("README.md")
+    assert 0.4 < (grpo - bridged) / (medium - bridged) < 0.6 and "GRPO wins back about half" in page("README.md")
+    for benchmark, share in (("ood_operations", 0.2), ("ood_logic", 0.1)):
+        solved = [percent("components", label, benchmark) for label in ("Base", "SFT-Medium")]
+        assert max(solved) == pytest.approx(100 * share, abs=2.5)
+
+
+# docs/results.md
+
+
+def of_claim(claim, name="claims"):
+    (line,) = [line for line in read_csv(RESULTS / f"{name}.csv", ClaimLine) if line.claim == claim]
+    return line
+
+
+def test_what_the_page_of_results_says_under_its_tables():
+    rows = list(SEEDS_ROWS.values())[2:]
+    medium = percent("components", "SFT-Medium")
+    bridged, grpo, recycled, full = (percent("components", label) for label in rows)
+    base = percent("components", "Base")
+    after = [of_claim(f"Full Bridge is above {name}, after SFT") for name in ("w/o Localize", "Raw Hard")]
+    later = [of_claim(f"Full Bridge is above {name}, after two iterations") for name in ("w/o Localize", "Raw Hard")]
+    everything = of_claim("Excluding all-zero problems is above GRPO on everything").difference
+    first, second, third, fourth = (percent("iterations", f"Iteration {n}", "all-zero problems") for n in (1, 2, 3, 4))
+    alone = of_claim("The method is above GRPO alone for as many steps").difference
+    text = page("docs/results.md")
+    for sentence in (
+        f"The base stands at {base:.1f};",
+        f"The Bridge's phase takes {medium - bridged:.0f} points, GRPO gives {grpo - bridged:.0f} back",
+        f"the recycled phase takes {grpo - recycled:.0f} and GRPO gives {full - recycled:.0f} back",
+        f"The whole method ends {base - full:.0f} points below the base.",
+        f"gains {-after[0].difference:.0f} points of pass@8 after SFT; leaving the hard traces raw gains "
+        f"{-after[1].difference:.0f}.",
+        f"still below both, by {-later[0].difference:.1f} and {-later[1].difference:.1f} points of average accuracy",
+        f"GRPO on everything is {-everything:.0f} points above GRPO without the all-zero problems",
+        f"rises by {second - first:.0f} points from the first filter to the second",
+        f"GRPO from the base model alone is {-alone:.0f} points above the method.",
+    ):
+        assert sentence in text
+    assert third < first and fourth < first
+    others = [
+        of_claim(f"Full Bridge is above {name}, after two iterations") for name in ("w/o Expand", "w/o Comp./Drop")
+    ]
+    assert {one.verdict for one in others} == {"undecided"} and {one.verdict for one in later} == {"not seen"}
+
+
+def test_grpo_on_everything_takes_about_twice_as_many_steps():
+    size, batch = TINY.data.limit, TINY.grpo.batch_size
+    left = [size - round(size * share / 100) for share in by_seed("iterations", "Iteration 1", "all-zero problems")]
+    steps = [ceil(problems / batch) for problems in left]
+    assert all(1.75 <= ceil(size / batch) / one <= 2.25 for one in steps)
+    assert "about twice as many steps" in page("docs/results.md")
+
+
+def test_the_curricula_are_within_seven_points_of_the_base():
+    base = percent("motivation", "base", "pass@8")
+    distances = [abs(line.percent - base) for line in lines_of("motivation")]
+    assert 6 < max(distances) < 7 and "within seven points of the base" in page("docs/results.md")
+    assert {line.num_problems for line in lines_of("motivation")} == {50} and TINY.motivation.num_samples == 64
+    assert "with 50 problems and 64 samples each" in page("docs/results.md")
+
+
+def test_what_the_page_of_results_began_with():
+    text, sizes = (
+        page("docs/results.md"),
+        {line.num_problems for line in lines_of("components") if line.metric == "test"},
+    )
+    later = [one for one in claims(TINY) if one.experiment == "motivation" and "Medium -> Hard" not in one.claim]
+    assert "Six experiments" in text and len(experiments(TINY)) == 6
+    assert "320 generated training problems, five benchmarks of 100 problems" in text and sizes == {100}
+    assert "the four claims of Appendix A.2" in text and len(later) == 4
+    assert "three quarters of the Bridge's examples" in text
+    bridge = counts("3_bridge")
+    assert bridge["local samples"] / (bridge["local samples"] + bridge["hard traces"]) == pytest.approx(0.75, abs=0.03)
+
+
+def test_three_base_models():
+    text = (ROOT / "docs" / "results.md").read_text("utf-8")
+    judged = read_csv(RESULTS / "three-bases" / "claims.csv", ClaimLine)
+    components = read_csv(RESULTS / "three-bases" / "components.csv", Line)
+    controls = read_csv(RESULTS / "three-bases" / "controls.csv", Line)
+    assert claims_table(judged) in text
+    assert table("components", experiments(TINY)["components"], components).split("\n\n", 1)[1] in text
+    assert f"All {len(judged)} verdicts are the same" in text
+    assert all(one.verdict == of_claim(one.claim).verdict for one in judged)
+    wider = [one.high - one.low - (of_claim(one.claim).high - of_claim(one.claim).low) for one in judged]
+    assert mean(wider) > 0 and "are wider on average" in page("docs/results.md")
+    found = {line.label: line.percent for line in [*components, *controls] if line.metric == "test"}
+    before, after = found["SFT-Medium"], found["SFT-Medium -> Bridged-Hard"]
+    local = found["SFT-Medium -> local samples alone"]
+    sentence = f"from {before:.1f} to {after:.1f} on `test`, with the local samples alone to {local:.1f}."
+    assert sentence in page("docs/results.md")
+
+
+# The other pages: what a constant, a default or a file says
+
+
+def parameters_of_the_base():
+    with safe_open(BASE_CHECKPOINT / "model.safetensors", "pt") as weights:
+        return sum(prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+
+
+WORDS = "no one two three four five six seven eight nine ten".split()
+
+
+def sentences():
+    """(page, sentence), each with the number that the code has."""
+    base = AutoConfig.from_pretrained(BASE_CHECKPOINT)
+    usual, localized, expanded, bare = (f"{100 * share:.0f}%" for share in corpus.STYLE_SHARES)
+    sizes = {name: data.hub_size for name, data in DATA_SETS.items()}
+    trained = [name for name in motivation_plan(TINY) if name.count("/") == 2]
+    verbs = [name for name in vars(Teacher) if not name.startswith("_") and name != "concurrency"]
+    million = parameters_of_the_base() / 1e6
+    lr_sft, lr_grpo = TINY.sft.lr / PAPER.sft.lr, TINY.grpo.lr / PAPER.grpo.lr
+    attempts = PAPER.grpo.batch_size, PAPER.grpo.mini_batch_size
+    quoted = {
+        "README.md": [
+            f"{TINY.data.limit} generated word problems, a base model of {million:.1f} million parameters",
+            f"the {WORDS[len(DATA_SETS)]} data sets with a verifier",
+            f"There are {WORDS[len(experiments(TINY))]} experiments",
+        ],
+        "CONTRIBUTING.md": [
+            f"the {WORDS[len(verbs)]} verbs of",
+            f"has the paper's {WORDS[len(PAPERS_DATA.tests)]} and no others",
+        ],
+        "docs/results.md": [f"a base model of {million:.1f} million parameters, {TINY.data.limit} generated"],
+        "docs/offline_world.md": [
+            f"{base.num_hidden_layers} layers, {base.hidden_size} wide, {base.num_attention_heads} heads over "
+            f"{base.num_key_value_heads} key-value head, {base.vocab_size} words",
+            f"{parameters_of_the_base():,} parameters, {4 * million:.1f} MB in float32",
+            f"{usual} in the teacher's usual form, {localized} with every step localized, {expanded} with every step "
+            f"expanded, {bare} as bare lines. Each calculation goes wrong with probability {corpus.SLIP_RATE} ",
+            f"takes {tiny_model.STEPS:,} steps of {tiny_model.BATCH_SIZE} problems, the first "
+            f"{tiny_model.FIRST_STEPS:,} of them on problems of one or {WORDS[tiny_model.FIRST_OPERATIONS]} operations",
+            f"in {WORDS[round(3 * SHARE_WITH_CHECK)]} of three traces a check",
+            f"{MAX_POINTS} points are 1.0",
+            f"a model of {million:.1f} million parameters takes larger steps ({lr_sft:.0f} times in SFT, {lr_grpo:.0f} "
+            "times in GRPO)",
+            f"{TINY.data.limit} training problems with {TINY.difficulty.num_samples} samples each for difficulty",
+        ],
+        "docs/experiments.md": [
+            f"drawn anew with replacement, {DRAWS:,} times",
+            f"its upper end is below {WORDS[round(100 * MARGIN)]} percentage point",
+            f"at {WORDS[len(TINY.motivation.budgets)]} budgets of supervised tokens; pass@8 from "
+            f"{TINY.motivation.num_samples} samples",
+            f"{len(trained)} SFTs for {len(CURRICULA) * len(TINY.motivation.budgets)} models",
+        ],
+        "docs/metrics.md": [
+            f"{sizes['gsm8k_platinum']} for GSM8K-Platinum, {sizes['svamp']} for SVAMP, "
+            f"{sizes['math500']} for MATH500, {sizes['logiqa']} for LogiQA",
+            f"above {LARGE_GAP} ([`LARGE_GAP`]",
+            f"{attempts[0]} / {attempts[1]} = {attempts[0] // attempts[1]} with Table 6",
+        ],
+        "docs/reading_guide.md": [
+            f"| {PAPER.difficulty.num_samples} | `num_samples` of [`DifficultyConfig`]",
+            f"| {PAPER.grpo.num_rollouts} | `num_rollouts` of [`GRPOConfig`]",
+            f"| {PAPER.bridge.tau_importance} each | `tau_importance` and `tau_jumpiness`",
+            f"| {PAPER.grpo.advantage_eps:.0e} | `advantage_eps`".replace("e-0", "e-"),
+            f"| {PAPER.grpo.clip_eps} | `clip_eps`",
+            f"| {PAPER.grpo.kl_coef} | `kl_coef`",
+            f"| {PAPER.recycling.weights[0]:.0f} each, sum {sum(PAPER.recycling.weights):.0f} | `weights`",
+            f"text; the first at most {MAX_EXCERPT} characters",
+            f"| {WORDS[len(fields(Diagnosis))]} texts |",
+        ],
+        "docs/ambiguities.md": [f"the last {verl.LAST_CHARACTERS} characters"],
+        "docs/mutation.md": [f"sentence of {MIN_SENTENCE} characters", f"their spacing there is {ulp(3.0):.1e}"],
+        "docs/running.md": [f"A token of a question is {WORDS[CHARACTERS_PER_TOKEN]} characters"],
+    }
+    return [(name, sentence) for name, of_page in quoted.items() for sentence in of_page]
+
+
+@pytest.mark.parametrize(("name", "sentence"), sentences())
+def test_a_page_quotes_the_codes_number(name, sentence):
+    assert sentence in page(name)
+
+
+def test_short_phases_begin_with_the_whole_rate():
+    """`in phases of fewer than ten steps`, A30 and docs/metrics.md: a fifth of them is less than two."""
+    first = [cosine_schedule(1, steps, PAPER.sft.warmup_ratio, PAPER.sft.min_lr_ratio) for steps in range(1, 11)]
+    assert first[:-1] == [1.0] * 9 and first[-1] == 0.5
+
+
+def test_the_entries_of_each_kind_are_all_of_them():
+    """The paragraph that sorts the entries of docs/ambiguities.md names each once."""
+    text = page("docs/ambiguities.md")
+    sorted_out = text[text.index("A1 to A10") : text.index("The table at the end")]
+    named = []
+    for start, end in re.findall(r"A(\d+)(?: to A(\d+))?", sorted_out):
+        named += range(int(start), int(end or start) + 1)
+    headings = re.findall(r"^## A(\d+)\.", (ROOT / "docs" / "ambiguities.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(named) == [int(number) for number in headings]
