@@ -3,9 +3,11 @@
 What a page says of its own tables and blocks is held by that page's file (`tests/test_*_page.py` and their like).
 """
 
+import json
 import re
 from dataclasses import fields
 from functools import cache
+from inspect import signature
 from math import ceil, prod, ulp
 from pathlib import Path
 from statistics import mean, stdev
@@ -14,9 +16,10 @@ import pytest
 from safetensors import safe_open
 from transformers import AutoConfig
 
-from reference.config import PAPERS_DATA, TINY, Config
-from reference.connect import CHARACTERS_PER_TOKEN
+from reference.config import PAPERS_DATA, TINY, Config, flatten
+from reference.connect import CHARACTERS_PER_TOKEN, benchmarks, training_problems
 from reference.engines.benchmarks import DATA_SETS
+from reference.engines.math_verifier import MathVerifier
 from reference.experiments.claims import claims
 from reference.experiments.compositions import motivation_plan
 from reference.experiments.results import ClaimLine, Line
@@ -30,9 +33,10 @@ from reference.offline.tiny_model import BASE_CHECKPOINT
 from reference.paper import verl
 from reference.paper.bridge import MIN_SENTENCE
 from reference.paper.curricula import CURRICULA
-from reference.paper.recycling import MAX_EXCERPT
+from reference.paper.recycling import MAX_EXCERPT, MIN_LIKENESS
+from reference.paper.reported import LLAMA, QWEN, TABLE_8
 from reference.paper.sft import cosine_schedule
-from reference.records import Diagnosis, Evaluation
+from reference.records import Diagnosis, Evaluation, to_json
 from reference.stages.report import final_table
 from reference.stages.train_grpo import LARGE_GAP
 
@@ -272,6 +276,7 @@ def sentences():
     million = parameters_of_the_base() / 1e6
     lr_sft, lr_grpo = TINY.sft.lr / PAPER.sft.lr, TINY.grpo.lr / PAPER.grpo.lr
     attempts = PAPER.grpo.batch_size, PAPER.grpo.mini_batch_size
+    seconds = signature(MathVerifier).parameters["seconds"].default
     quoted = {
         "README.md": [
             f"{TINY.data.limit} generated word problems, a base model of {million:.1f} million parameters",
@@ -321,7 +326,18 @@ def sentences():
             f"text; the first at most {MAX_EXCERPT} characters",
             f"| {WORDS[len(fields(Diagnosis))]} texts |",
         ],
-        "docs/ambiguities.md": [f"the last {verl.LAST_CHARACTERS} characters"],
+        "docs/bridge_by_hand.md": [
+            f"on the teacher's hard traces, {TABLE_8[LLAMA].mean} for Llama3.2-1B (Table 8",
+            f"Qwen's {TABLE_8[QWEN].mean} (Table 8)",
+        ],
+        "docs/ambiguities.md": [
+            f"the last {verl.LAST_CHARACTERS} characters",
+            f"clamps $\\delta$ to ±{verl.LOG_RATIO_LIMIT:.0f} and the value to ±{verl.KL_LIMIT:.0f}",
+            f"bounds the term at ratio {verl.SECOND_CLIP:.0f} where the advantage is negative",
+            f"clamps the ratio's logarithm to ±{verl.LOG_RATIO_LIMIT:.0f}",
+            f"a difflib ratio above {MIN_LIKENESS}",
+            f"a process that may take {WORDS[round(seconds)]} seconds of the CPU for an answer",
+        ],
         "docs/mutation.md": [f"sentence of {MIN_SENTENCE} characters", f"their spacing there is {ulp(3.0):.1e}"],
         "docs/running.md": [f"A token of a question is {WORDS[CHARACTERS_PER_TOKEN]} characters"],
     }
@@ -348,3 +364,39 @@ def test_the_entries_of_each_kind_are_all_of_them():
         named += range(int(start), int(end or start) + 1)
     headings = re.findall(r"^## A(\d+)\.", (ROOT / "docs" / "ambiguities.md").read_text("utf-8"), re.MULTILINE)
     assert sorted(named) == [int(number) for number in headings]
+
+
+ARTIFACTS = (ROOT / "docs" / "artifacts.md").read_text("utf-8")
+JSON_LINES = re.findall(r"^\{.*\}$", ARTIFACTS, re.MULTILINE)
+
+
+def test_the_problems_among_the_artifacts_are_those_of_the_world():
+    known = [*training_problems(TINY), *(one for problems in benchmarks(TINY).values() for one in problems)]
+    lines = {to_json(one) for one in known}
+    shown = [line for line in JSON_LINES if '"question"' in line]
+    assert len(shown) == 2 and set(shown) <= lines
+
+
+def test_the_settings_among_the_artifacts_are_the_presets():
+    shown = re.search(r'^\{"seed": .*\}$', ARTIFACTS, re.MULTILINE)[0]
+    settings = flatten(TINY)
+    found = re.findall(r'"([\w.]+)": ("[^"]*"|[\d.]+)', shown)
+    assert len(found) == 5
+    assert {name: json.loads(value) for name, value in found} == {name: settings[name] for name, _ in found}
+
+
+def test_the_records_among_the_artifacts_are_of_the_readmes_run():
+    """What follows from the README's lines, and what must hold within a record."""
+    records = [json.loads(line) for line in JSON_LINES if "…" not in line]
+    (receipt,) = [record for record in records if record.get("stage") == "2_traces"]
+    assert receipt["counts"] == counts("2_traces")
+    (evaluation,) = [record for record in records if "benchmark" in record]
+    (same,) = [
+        e for e in shown_evaluations() if (e.stage, e.benchmark) == (evaluation["stage"], evaluation["benchmark"])
+    ]
+    assert (evaluation["num_problems"], evaluation["num_correct"]) == (same.num_problems, same.num_correct)
+    assert (evaluation["accuracy"], evaluation["format_rate"]) == (same.accuracy, same.format_rate)
+    (rollouts,) = [record for record in records if "all_zero" in record]
+    assert rollouts["all_zero"] + rollouts["all_one"] + rollouts["mixed"] == 1
+    (graded,) = [record for record in records if "group" in record]
+    assert graded["accuracy"] * graded["num_samples"] == graded["num_correct"]
