@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import fields
 
 import pytest
 
@@ -9,6 +10,7 @@ pytestmark = pytest.mark.oracle
 pytest.importorskip("trl", reason="no TRL: run .ci/install_oracles")
 
 import torch
+from trl import GRPOConfig
 from trl.trainer.utils import nanstd, selective_log_softmax
 
 from reference.conformance.adapters import ours
@@ -17,6 +19,7 @@ from reference.conformance.checking import check
 from reference.paper.tokens import token_logprobs
 from tests.oracle.peers_page import (
     BATCH,
+    PAGE,
     REWARDS,
     SFT_BATCH,
     VECTORS,
@@ -29,6 +32,15 @@ from tests.oracle.peers_page import (
 
 EQ_27 = {"loss_type": "grpo"}
 EQ_26 = {"use_bias_correction_kl": False}
+
+
+def test_the_defaults_on_the_page():
+    """The tables without "measured" quote TRL's settings."""
+    settings = {one.name: one.default for one in fields(GRPOConfig)}
+    assert settings["delta"] is None and settings["epsilon_high"] is None
+    assert f"| TRL | per token | {settings['epsilon']} | none (`delta` sets one) |" in PAGE
+    assert f'(`loss_type`, "{settings["loss_type"]}")' in PAGE
+    assert settings["use_bias_correction_kl"] and f"that of KL(π‖ref) | {settings['beta']:.0f} |" in PAGE
 
 
 def test_the_vectors():

@@ -4,6 +4,8 @@ import itertools
 import json
 import math
 import random
+from dataclasses import fields
+from inspect import signature
 
 import pytest
 
@@ -14,11 +16,14 @@ import numpy as np
 import torch
 from verl.trainer.ppo.core_algos import (
     agg_loss,
+    compute_grpo_outcome_advantage,
     compute_grpo_vectorized_outcome_advantage,
     compute_policy_loss_vanilla,
     kl_penalty,
 )
+from verl.trainer.ppo.metric_utils import bootstrap_metric
 from verl.utils.reward_score import default_compute_score
+from verl.workers.config import ActorConfig
 
 from reference.conformance.adapters import ours
 from reference.conformance.adapters import verl as theirs
@@ -26,6 +31,7 @@ from reference.conformance.checking import check
 from reference.paper.answers import reward
 from tests.oracle.peers_page import (
     BATCH,
+    PAGE,
     REWARDS,
     SFT_BATCH,
     VECTORS,
@@ -51,6 +57,19 @@ def batch_of(seed, lengths, spread, num_groups=1):
     mask = [[1] * length + [0] * (max(lengths) - length) for length in lengths]
     drawn = {"logprobs": rows, "old_logprobs": moved[0], "ref_logprobs": moved[1], "advantages": list(advantages)}
     return {**drawn, "mask": mask, "clip_eps": 0.2, "kl_coef": 0.1}
+
+
+def test_the_defaults_on_the_page():
+    """The tables without "measured" quote verl's settings."""
+    actor = {one.name: one.default for one in fields(ActorConfig)}
+    epsilon = signature(compute_grpo_outcome_advantage).parameters["epsilon"].default
+    draws = signature(bootstrap_metric).parameters["n_bootstrap"].default
+    assert epsilon == 1e-6 and "| verl | G - 1 | 1e-6 |" in PAGE
+    assert f"| {actor['clip_ratio']} | at ratio {actor['clip_ratio_c']:.0f} (`clip_ratio_c`) |" in PAGE
+    assert actor["clip_ratio_low"] == actor["clip_ratio_high"] == actor["clip_ratio"]
+    assert not actor["use_kl_loss"] and f"| off; {actor['kl_loss_coef']} when on |" in PAGE
+    assert f'(`loss_agg_mode`, "{actor["loss_agg_mode"]}")' in PAGE
+    assert f"with replacement, {draws} times from a fixed seed" in PAGE
 
 
 def test_the_vectors():
