@@ -1,9 +1,9 @@
 """The ```bash blocks of the pages run, in order, in a copy of the project, as a reader would paste them.
 
 The README's first run is whole, and prints what the README shows. What needs a model of the hub, a
-GPU or half an hour is given `--dry-run`, which reads the same options and the same files; runs in folders of their own
-get fewer problems, base models fewer steps. What cannot run here at all stands in NOT_RUN with the reason; nothing
-else is left out.
+GPU or minutes is given `--dry-run`, which reads the same options and the same files; runs in folders of their own get
+few problems and one iteration, base models few steps. What cannot run here at all stands in NOT_RUN with the reason;
+nothing else is left out.
 """
 
 import os
@@ -92,15 +92,15 @@ BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 
 def as_run(command):
-    """Real models, experiments, GSM8K: planned; a base: few steps; a further folder: few problems; else as it is."""
+    """Real models, experiments, --redo, GSM8K: planned; a base: few steps; other folders: few problems; or as it is."""
     if "reference.offline.tiny_model" in command:
         return f"{command} --problems 300 --steps 20"
     if "run_paper.py" not in command or "--dry-run" in command:
         return command
-    if re.search(r"run_paper\.py (?!tiny\b)\w|--experiment|gsm8k/", command):
+    if re.search(r"run_paper\.py (?!tiny\b)\w|--experiment|--redo|gsm8k/", command):
         return f"{command} --dry-run"
     if "--out" in command:
-        return f"{command} --data.limit 30 --data.test-limit 5"
+        return f"{command} --data.limit 30 --data.test-limit 5 --iterations 1"
     return command
 
 
