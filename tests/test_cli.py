@@ -13,6 +13,7 @@ from reference.config import TINY, check, flatten
 from reference.connect import load_prompts
 from reference.engines.artifacts import to_lines, write_records
 from reference.engines.run_folder import StageFolder
+from reference.offline import tiny_model
 from reference.records import DifficultyGroup, Evaluation, Graded
 from reference.stages.plan import stage_names
 
@@ -159,6 +160,15 @@ def test_of_several_processes_the_first_alone_prints_the_plan(more, in_folder, c
         monkeypatch.setenv("RANK", rank)
         assert main(["tiny", *SMALL, "--dry-run", *more], Recorded()) == 0
         assert bool(capsys.readouterr().out) == is_told
+
+
+@pytest.mark.parametrize("given", [("--problems", "0"), ("--steps", "0")])
+def test_a_base_of_nothing_is_refused_before_it_writes(given, in_folder, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["tiny_model", "--out", "base", *given])
+    with pytest.raises(SystemExit) as caught:
+        tiny_model.main()
+    assert caught.value.code == 2 and "must be at least" in capsys.readouterr().err
+    assert list(in_folder.iterdir()) == []
 
 
 def test_a_dry_run_shows_a_shorter_plan_for_fewer_iterations(in_folder, capsys):

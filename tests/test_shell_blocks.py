@@ -107,10 +107,10 @@ def as_run(command):
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A folder with what a clone of the project holds, and the real data where the pages expect it."""
-    folder = tmp_path_factory.mktemp("shell") / "project"
+    folder = tmp_path_factory.mktemp("project")
     for name in COPIED:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder.mkdir(exist_ok=True) or folder / name)
+        copy(ROOT / name, folder / name)
     if "DATA_DIR" in os.environ:
         data = Path(os.environ["DATA_DIR"]).resolve()
         for name in ("gsm8k_platinum=platinum", "mawps", "svamp", "math500", "logiqa"):

@@ -44,6 +44,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 STEPS, BATCH_SIZE = 7000, 16
+FEWEST_PROBLEMS = 100  # so that short ones are among them
 FIRST_STEPS, FIRST_OPERATIONS = 1600, 2  # the first steps see short problems only: copying numbers comes before chains
 
 
@@ -173,6 +174,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    if arguments.problems < FEWEST_PROBLEMS or arguments.steps < 1:
+        parser.error(
+            f"--problems must be at least {FEWEST_PROBLEMS} and --steps at least 1, "
+            f"got {arguments.problems} and {arguments.steps}"
+        )
     torch.set_num_threads(1)
     make_base(arguments.out, num_problems=arguments.problems, steps=arguments.steps, seed=arguments.seed)
 
