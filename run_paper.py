@@ -36,12 +36,13 @@ def run_paper(run: RunFolder, config: Config, world: World) -> None:
 
     medium_ids = {record.problem_id for record in graded if record.group is DifficultyGroup.MEDIUM}
     medium = medium_set(problems, [trace for trace in traces if trace.problem_id in medium_ids], student.prompts)
-    acquired = acquisition_set(medium, bridge_set(problems, bridged, student.prompts))  # Eqs. 11, 12
+    bridge = bridge_set(problems, bridged, student.prompts, config.readings.local_samples)  # Eq. 11
+    acquired = acquisition_set(medium, bridge)  # Eq. 12
     recycled: list[SFTExample] = []
 
     for t in range(1, config.iterations + 1):
-        curriculum = training_order(next_sft_set(acquired, recycled))  # Eqs. 13, 20
-        for phase, examples in curriculum if t > 1 else curriculum[:2]:  # before iteration 1 nothing was recycled
+        curriculum = training_order(next_sft_set(acquired, recycled), t, config.readings.later_sft)  # Eqs. 13, 20
+        for phase, examples in curriculum:
             policy = train_sft(run, config, f"iter{t}/1_sft/{phase}", policy, examples, student)  # Eq. 21
             evaluate(run, config, f"iter{t}/1_sft/{phase}", policy, tests, student, world.judge)
 

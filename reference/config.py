@@ -8,6 +8,8 @@ import math
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Literal
 
+from reference.records import LaterSFT, LocalSamples, ScoresAfter, SFTMean
+
 Equations = Literal["paper", "verl"]
 Operation = Literal["expand", "compress", "drop", "localize"]  # of the Bridge
 
@@ -123,6 +125,27 @@ class BridgeConfig:
     """Table 8: tau_D in nats per token; measured on this model's hard problems when not given."""
     without: tuple[Operation, ...] = ()
     """Operations to leave out (Table 2): a step is then kept as it is, and adds no local sample (ambiguity A55)."""
+
+
+@dataclass(frozen=True)
+class ReadingsConfig:
+    """Four places where the paper can be read in two ways and the result depends on which one is taken.
+
+    The defaults have the better ground in its text (docs/ambiguities.md); `--experiment readings` measures the others.
+    """
+
+    scores_after: ScoresAfter = "original"
+    """What stands before a step when its jumpiness and difficulty are measured: the trace's own steps (Eq. 6), or the
+    processed ones of Algorithm 1's line 9 (ambiguity A14)."""
+    local_samples: LocalSamples = "continuation"
+    """A local sample continues the assistant's own words, as in Eq. 8, or is a turn of its own, with a prompt that
+    asks for the next step (ambiguity A20)."""
+    later_sft: LaterSFT = "union"
+    """From iteration 2 on: one shuffled union of Acquisition and Recycled Set (Eqs. 20, 21), or phases with the
+    Recycled Set last (ambiguity A29)."""
+    sft_mean: SFTMean = "responses"
+    """Eq. 21's mean over responses of each one's mean over tokens, or one mean over all tokens of a batch
+    (ambiguity A31). With `--equations verl` it is over tokens in either case."""
 
 
 @dataclass(frozen=True)
@@ -255,6 +278,7 @@ class Config:
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     difficulty: DifficultyConfig = field(default_factory=DifficultyConfig)
     bridge: BridgeConfig = field(default_factory=BridgeConfig)
+    readings: ReadingsConfig = field(default_factory=ReadingsConfig)
     recycling: RecyclingConfig = field(default_factory=RecyclingConfig)
     sft: SFTConfig = field(default_factory=SFTConfig)
     grpo: GRPOConfig = field(default_factory=GRPOConfig)

@@ -105,8 +105,8 @@ class Teacher(Protocol):
 class StepScorer(Protocol):
     """D_i under the current student (Eq. 8)."""
 
-    def step_nll(self, problem: Problem, context: str, step: str) -> float:
-        """Mean negative log-likelihood of the step's tokens, teacher-forced after q and P_i, in nats per token.
+    def step_nlls(self, problem: Problem, steps: Sequence[str]) -> list[float]:
+        """Each step's mean negative log-likelihood, teacher-forced after q and the steps before it, in nats per token.
 
-        `context + step` is the text as the assistant would write it, blank lines included.
+        `"".join(steps)` is the text as the assistant would write it, blank lines included.
         """

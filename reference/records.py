@@ -6,11 +6,17 @@ A record never changes meaning on its way: a reward stays a reward, an accuracy 
 import json
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import cattrs
 
 Record = TypeVar("Record")
+
+# The readings that a setting chooses between, the default first (`config.ReadingsConfig` says what they are).
+ScoresAfter = Literal["original", "processed"]
+LocalSamples = Literal["continuation", "own_turn"]
+LaterSFT = Literal["union", "phases"]
+SFTMean = Literal["responses", "tokens"]
 
 
 class OfProblem(Protocol):
@@ -146,7 +152,10 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class BridgedStep:
-    """One pass of Algorithm 1's inner loop. `rewritten` is None when the step was dropped."""
+    """One pass of Algorithm 1's inner loop. `rewritten` is None when the step was dropped.
+
+    `context`: the processed steps before it (line 9), which Expand, Localize and the local sample have.
+    """
 
     original: str
     context: str
@@ -218,11 +227,22 @@ class Message:
 
 @dataclass(frozen=True)
 class SFTExample:
-    """One supervised sample (Table 5: field `messages`); the last message is the assistant's."""
+    """One supervised sample (Table 5: field `messages`); the last message is the assistant's.
+
+    y of Eq. 21 is that message from character `supervised_from` on; what precedes it there is part of x, the
+    assistant's own words so far (a local sample, ambiguity A20). `ends_turn`: y ends with the token that ends the turn.
+    """
 
     problem_id: str
     kind: ExampleKind
     messages: tuple[Message, ...]
+    supervised_from: int = 0
+    ends_turn: bool = True
+
+    @property
+    def target(self) -> str:
+        """y as text."""
+        return self.messages[-1].content[self.supervised_from :]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ FILES = sorted([ROOT / "run_paper.py", *(ROOT / "reference").rglob("*.py")])
 BELOW = {
     "records": set(),
     "seeds": set(),
-    "config": set(),
+    "config": {"records"},
     "interfaces": {"records"},
     "paper": {"paper", "interfaces", "records"},
     "engines": {"engines", "paper", "interfaces", "records"},

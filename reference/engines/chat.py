@@ -7,12 +7,13 @@ the token that ends the turn, without the newline that some templates put behind
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from reference.records import Message
+from reference.records import Message, SFTExample
 
 # Llama 3.2's template prints today's date unless it is given one: a prompt must not change with the calendar.
 PROMPT_DATE = "26 Jul 2024"
@@ -81,6 +82,22 @@ class Chat:
             turns, add_generation_prompt=add_generation_prompt, return_dict=False, date_string=PROMPT_DATE
         )
 
+    def sft_ids(self, example: SFTExample, with_tail: bool = False) -> TokenizedExample:
+        """x and y of Eq. 21 for any SFT example; `with_tail` as in `example_ids`.
+
+        A local sample is laid out as in Eq. 8: before training, its loss is that step's difficulty. Raises as
+        `example_ids`.
+        """
+        said, begin = example.messages[-1].content, example.supervised_from
+        if begin == 0 and example.ends_turn:
+            return self.example_ids(example.messages, with_tail)
+        step = self.step_ids(example.messages[:-1], said[:begin], said[begin:])
+        if not example.ends_turn:
+            return step
+        whole = self.example_ids(example.messages, with_tail).token_ids
+        end = max(at for at, token in enumerate(whole) if token in self.end_ids)
+        return TokenizedExample(step.token_ids + whole[end:], step.prompt_length)
+
     def example_ids(self, messages: Sequence[Message], with_tail: bool = False) -> TokenizedExample:
         """A supervised chat, cut after the token that ends the assistant's last turn.
 
@@ -104,15 +121,22 @@ class Chat:
         return TokenizedExample(tuple(whole if with_tail else whole[: ends[-1] + 1]), len(prompt))
 
     def step_ids(self, messages: Sequence[Message], context: str, step: str) -> TokenizedExample:
-        """q, P_i and s_i for Eq. 8: the step is what the assistant writes next, after its own words so far.
+        """q, P_i and s_i for Eq. 8: the step is what the assistant writes next, after its own words so far."""
+        token_ids, starts = self.trace_ids(messages, [context, step])
+        return TokenizedExample(token_ids, starts[1])
 
-        Context and step are one text, tokenised once, with the blank lines between them as they stand in the trace:
-        `.` and `.\\n\\n` are different tokens. One that spans the border counts to the step (ambiguity A22).
+    def trace_ids(self, messages: Sequence[Message], steps: Sequence[str]) -> tuple[tuple[int, ...], list[int]]:
+        """q and all steps as the assistant writes them, and where in these ids the tokens of each step begin.
+
+        The steps are one text, tokenised once, with the blank lines between them as they stand in the trace:
+        `.` and `.\\n\\n` are different tokens. One that spans a border counts to the later step (ambiguity A22).
         """
         prompt = self.prompt_ids(messages)
-        encoded = self.tokenizer(context + step, add_special_tokens=False, return_offsets_mapping=True)
-        before = sum(1 for _, end in encoded["offset_mapping"] if end <= len(context))
-        return TokenizedExample(tuple(prompt + encoded["input_ids"]), len(prompt) + before)
+        encoded = self.tokenizer("".join(steps), add_special_tokens=False, return_offsets_mapping=True)
+        ends = [end for _, end in encoded["offset_mapping"]]
+        borders = [0, *accumulate(len(step) for step in steps)]
+        starts = [len(prompt) + sum(end <= border for end in ends) for border in borders[:-1]]
+        return tuple(prompt + encoded["input_ids"]), starts
 
     def count(self, text: str) -> int:
         """Length of a text in the student's tokens."""

@@ -185,6 +185,7 @@ class RunFolder:
         self.free = set(free)
         self.path = path
         self.original: RunFolder | None = None
+        self.siblings: list[Path] = []  # other variants of that run, whose stages a variant may take
         self._folders: dict[str, Path] = {}
         self.problems_path = path / "problems.jsonl"
         self.benchmarks_path = path / "benchmarks.jsonl"
@@ -295,12 +296,17 @@ class RunFolder:
             (self.path / "eval" / "results.jsonl").unlink(missing_ok=True)  # its lines come back with the stages
 
     def variant(
-        self, label: str, settings: Mapping[str, object], plan: Sequence[str], wanted: Sequence[str] = ()
+        self,
+        label: str,
+        settings: Mapping[str, object],
+        plan: Sequence[str],
+        wanted: Sequence[str] = (),
+        shares: Sequence[str] = (),
     ) -> "RunFolder":
         """This run with other settings or another plan, in `variants/<label>`.
 
-        It has the same records. A stage that comes out as it did here, with the same settings and inputs, is not done
-        again, but is the one that lies here.
+        It has the same records. A stage that comes out as it did here, or in one of the variants it `shares` stages
+        with, is not done again: the same settings and inputs give the same stage, and it is the one that lies there.
         """
         made = RunFolder(
             self.path / "variants" / label,
@@ -312,6 +318,7 @@ class RunFolder:
             process=self.process,
         )
         made.original = self
+        made.siblings = [self.path / "variants" / other for other in shares]
         made.problems_path, made.benchmarks_path = self.problems_path, self.benchmarks_path
         made.prompts_path = self.prompts_path
         return made
@@ -346,7 +353,7 @@ class RunFolder:
         settings = {key: value for key, value in self.settings.items() if key in read}
         tracked_as = f"{self.path.name}/{name}" if self.original else name
         stage = StageFolder(self.path / name, name, settings, self.say, self.process, tracked_as)
-        if self.original and stage.take_from(self.original.folder(name), inputs):
+        if self.original and any(stage.take_from(folder, inputs) for folder in self._elsewhere(name)):
             self._folders[name] = stage.path
             return stage
         if name not in self.wanted and not self.is_done(name):
@@ -356,6 +363,11 @@ class RunFolder:
             raise ValueError(f"stage {later[0]} needs {name}, which is not done yet; add it to --stages")
         stage.begin(inputs)
         return stage
+
+    def _elsewhere(self, name: str) -> list[Path]:
+        """Where a variant's stage may lie if it is not its own."""
+        original = [self.original.folder(name)] if self.original else []
+        return [*original, *(sibling / name for sibling in self.siblings)]
 
     def wants(self, name: str) -> bool:
         """Whether an optional stage (an evaluation) was asked for or is there already."""

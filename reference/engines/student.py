@@ -1,6 +1,8 @@
 """The student as the stages see it: how it is asked, sampled and scored."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 
@@ -44,10 +46,17 @@ class PolicyStepScorer:
         self.student = student
         self._one_at_a_time = Lock()  # several threads ask while the teacher answers others
 
-    def step_nll(self, problem: Problem, context: str, step: str) -> float:
-        """Eq. (8), in nats per token. Raises ValueError for a step without tokens."""
+    def step_nlls(self, problem: Problem, steps: Sequence[str]) -> list[float]:
+        """Eq. (8) for each step, in nats per token, from one forward. Raises ValueError for a step without tokens."""
+        return [mean_nll(logprobs) for logprobs in self.step_logprobs(problem, steps)]
+
+    def step_logprobs(self, problem: Problem, steps: Sequence[str]) -> list[list[float]]:
+        """log pi_theta of each step's tokens: D_i is the negative mean of a list, tau_D that of all lists together."""
         messages = student_messages(self.student.prompts, problem)
-        return mean_nll(self.token_logprobs(self.student.chat.step_ids(messages, context, step)))
+        token_ids, starts = self.student.chat.trace_ids(messages, steps)
+        logprobs = self.token_logprobs(TokenizedExample(token_ids, starts[0]))
+        bounds = [start - starts[0] for start in [*starts, len(token_ids)]]
+        return [logprobs[begin:end] for begin, end in pairwise(bounds)]
 
     @torch.no_grad()
     def token_logprobs(self, example: TokenizedExample) -> list[float]:

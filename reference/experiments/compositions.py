@@ -20,7 +20,7 @@ from reference.stages.distill_traces import distill_traces
 from reference.stages.estimate_difficulty import estimate_difficulty
 from reference.stages.evaluate import evaluate
 from reference.stages.filter_rewards import filter_rewards
-from reference.stages.plan import evaluation_of
+from reference.stages.plan import evaluation_of, sft_stages
 from reference.stages.train_grpo import train_grpo
 from reference.stages.train_sft import train_sft
 
@@ -101,44 +101,52 @@ def local_only(run: RunFolder, config: Config, world: World) -> None:
     evaluate(run, config, "iter1/1_sft/2_local", policy, world.benchmarks, world.student, world.judge)
 
 
+REPEATED = "iter2/1_sft/repeated"
+
+
 def repeated_plan(config: Config) -> list[str]:
     """The stages of `repeated`, in order."""
-    sft = [f"iter2/1_sft/{phase}" for phase in ("1_medium", "2_bridge", "3_repeated")]
+    sft = [*sft_stages(config, 1), "iter1/2_filter", "iter1/3_grpo", *sft_stages(config, 2)[:-1], REPEATED]
     last = ["iter2/2_filter", "iter2/3_grpo"]
-    return [
-        *(*FIRST, "iter1/1_sft/1_medium", "iter1/1_sft/2_bridge", "iter1/2_filter", "iter1/3_grpo", *sft),
-        *(*evaluation_of(config, sft[-1]), *last, *evaluation_of(config, last[-1])),
-    ]
+    return [*FIRST, *sft, *evaluation_of(config, REPEATED), *last, *evaluation_of(config, last[-1])]
 
 
 def repeated(run: RunFolder, config: Config, world: World) -> None:
     """A second iteration without recycling and with as many optimizer steps: samples of D_acq once more instead."""
     student, t = world.student, "iter2"
     acquired, policy = _medium(run, config, world)
-    bridge = [example for example in acquired if example.kind in (ExampleKind.BRIDGE, ExampleKind.LOCAL)]
+    _, (_, bridge) = training_order(acquired)
     policy = train_sft(run, config, "iter1/1_sft/2_bridge", policy, bridge, student)
     policy = _grpo(run, config, "iter1", policy, world)
-    medium = [example for example in acquired if example.kind is ExampleKind.MEDIUM]
-    policy = train_sft(run, config, f"{t}/1_sft/1_medium", policy, medium, student)
-    policy = train_sft(run, config, f"{t}/1_sft/2_bridge", policy, bridge, student)
     count = run.original_counts("iter1/4_recycle")["examples"]
     again = Random(seed_of(config.seed, "repeated")).choices(acquired, k=count) if acquired else []
-    policy = train_sft(run, config, f"{t}/1_sft/3_repeated", policy, again, student)
-    evaluate(run, config, f"{t}/1_sft/3_repeated", policy, world.benchmarks, student, world.judge)
+    if config.readings.later_sft == "phases":
+        for phase, examples in training_order(acquired):
+            policy = train_sft(run, config, f"{t}/1_sft/{phase}", policy, examples, student)
+        policy = train_sft(run, config, REPEATED, policy, again, student)
+    else:
+        policy = train_sft(run, config, REPEATED, policy, [*acquired, *again], student)
+    evaluate(run, config, REPEATED, policy, world.benchmarks, student, world.judge)
     num_steps = run.original_counts(f"{t}/3_grpo")["steps"]
     policy = _grpo(run, config, t, policy, world, num_steps)
     evaluate(run, config, f"{t}/3_grpo", policy, world.benchmarks, student, world.judge)
 
 
-def grpo_alone_plan(config: Config) -> list[str]:
-    """The stages of `grpo_alone`, in order."""
+def grpo_plan(config: Config) -> list[str]:
+    """The stages of `grpo_alone` and `grpo_plain`, in order."""
     return ["iter1/2_filter", "iter1/3_grpo", *evaluation_of(config, "iter1/3_grpo")]
 
 
 def grpo_alone(run: RunFolder, config: Config, world: World) -> None:
-    """GRPO from the base model, for as many steps as the two iterations of the method have together."""
+    """GRPO from the base model on the problems that Eq. 14 leaves, for as many steps as the method's two iterations."""
     num_steps = sum(run.original_counts(f"iter{t}/3_grpo")["steps"] for t in (1, 2))
     policy = _grpo(run, config, "iter1", world.student.base, world, num_steps)
+    evaluate(run, config, "iter1/3_grpo", policy, world.benchmarks, world.student, world.judge)
+
+
+def grpo_plain(run: RunFolder, config: Config, world: World) -> None:
+    """Ordinary GRPO: from the base model over all problems, for Table 6's one epoch."""
+    policy = _grpo(run, config, "iter1", world.student.base, world)
     evaluate(run, config, "iter1/3_grpo", policy, world.benchmarks, world.student, world.judge)
 
 
@@ -150,7 +158,8 @@ def _medium(run: RunFolder, config: Config, world: World) -> tuple[list[SFTExamp
     bridged, _ = build_bridge(run, config, problems, graded, traces, student, world.teacher)
     medium_ids = {record.problem_id for record in graded if record.group is DifficultyGroup.MEDIUM}
     medium = medium_set(problems, [trace for trace in traces if trace.problem_id in medium_ids], student.prompts)
-    acquired = acquisition_set(medium, bridge_set(problems, bridged, student.prompts))
+    bridge = bridge_set(problems, bridged, student.prompts, config.readings.local_samples)
+    acquired = acquisition_set(medium, bridge)
     name, examples = training_order(acquired)[0]
     return acquired, train_sft(run, config, f"iter1/1_sft/{name}", student.base, examples, student)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
-from reference.config import Config
+from reference.config import Config, ReadingsConfig
 from reference.connect import World
 from reference.engines.artifacts import write_whole
 from reference.engines.run_folder import RECEIPT, RunFolder, is_done, read_receipt
@@ -53,6 +53,8 @@ def check_request(request: Request, config: Config) -> None:
             "an experiment's variants leave out operations and keep all-zero problems themselves; leave out "
             "--bridge.without and --grpo.no-exclude-all-zero"
         )
+    if config.readings != ReadingsConfig() and "readings" in request.names:
+        raise ValueError("`--experiment readings` chooses the readings itself; leave out --readings.*")
     if request.jobs > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(f"--jobs {request.jobs} is for a launch of one process; give --jobs 1 to several")
     if not config.data.tests:
@@ -107,7 +109,8 @@ def branch_of(run: RunFolder, name: str, config: Config) -> RunFolder:
     """A variant in a full run's folder. Raises ValueError for settings that it was not begun with."""
     variant = VARIANTS[name]
     changed = variant.change(config)
-    return run.variant(name, variant.settings(changed), variant.plan(changed), variant.wanted(changed))
+    plan, wanted = variant.plan(changed), variant.wanted(changed)
+    return run.variant(name, variant.settings(changed), plan, wanted, variant.shares)
 
 
 def seed_folder(out: Path, seed: int) -> Path:

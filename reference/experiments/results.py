@@ -11,7 +11,7 @@ import numpy as np
 from reference.engines.artifacts import read_records
 from reference.engines.run_folder import is_done
 from reference.experiments.statistics import Estimate, estimate, verdict
-from reference.experiments.variants import ALL_ZERO, AVERAGE, FORMAT, FULL, PASS, Experiment, Row
+from reference.experiments.variants import ALL_ZERO, AVERAGE, FORMAT, FULL, PASS, VARIANTS, Experiment, Row
 from reference.paper.pass_at_k import pass_at_k
 from reference.records import Evaluated, Evaluation, RolloutGroup, Sampled
 from reference.stages.evaluate import K
@@ -64,16 +64,17 @@ class Claim:
 
 
 def folder_of(seed_folder: Path, variant: str, stage: str) -> Path:
-    """Where a variant's stage lies: in its own folder, or in the full run that it shares the stage with.
+    """Where a variant's stage lies: in its own folder, in one it shares stages with, or in the full run.
 
     Raises:
-        ValueError: in neither.
+        ValueError: in none of them.
     """
-    own, shared = seed_folder / "variants" / variant / stage, seed_folder / stage
-    for folder in (own, shared) if variant != FULL else (shared,):
+    names = [] if variant == FULL else [variant, *reversed(VARIANTS[variant].shares)]
+    folders = [*(seed_folder / "variants" / name / stage for name in names), seed_folder / stage]
+    for folder in folders:
         if is_done(folder):
             return folder
-    raise ValueError(f"{own if variant != FULL else shared} is not done yet; run the experiment to its end")
+    raise ValueError(f"{folders[0]} is not done yet; run the experiment to its end")
 
 
 def outcomes(seed_folders: Sequence[Path], row: Row, metric: str) -> list[np.ndarray]:

@@ -6,13 +6,15 @@ from dataclasses import dataclass, replace
 from reference.config import Config, Operation, flatten, method_settings
 from reference.connect import World
 from reference.engines.run_folder import RunFolder
-from reference.experiments import compositions
-from reference.stages.plan import DataSizes, evaluation_of, stage_names
+from reference.experiments import compositions, readings
+from reference.stages.plan import DataSizes, evaluation_of, sft_stages, stage_names
 
 Composition = Callable[[RunFolder, Config, World], None]
 PASS, AVERAGE, FORMAT, ALL_ZERO = "pass@8", "average accuracy", "format", "all-zero problems"
 NOT_IN_PAPER = "not in the paper"
 FULL = "full"  # the method itself, in the seed's own folder
+DEFAULT = "default"  # the combination of readings that the method has
+AFTER_INITIAL_SFT, AFTER_TWO_ITERATIONS = ", after SFT", ", after two iterations"
 
 
 def _as_it_is(config: Config) -> Config:
@@ -35,7 +37,8 @@ class Variant:
 
     `own`: the stages (or `iter2` for all of iter2/...) that come out otherwise than in the full run and are done anew;
     evaluations follow their checkpoints. `evaluated` names the checkpoints to evaluate; all of `own` when empty.
-    `settings`: those it is bound to. `rounds`: its own GRPO takes the steps of so many iterations.
+    `settings`: those it is bound to. `rounds`: its own GRPO takes the steps of so many iterations. `shares`: variants
+    that are run before it, and whose stages it takes where they come out the same.
     """
 
     what: str
@@ -47,6 +50,7 @@ class Variant:
     sizes: Callable[[Config, DataSizes], DataSizes] = _all_data
     settings: Callable[[Config], dict[str, object]] = method_settings
     rounds: int = 1
+    shares: tuple[str, ...] = ()
 
     def wanted(self, config: Config) -> list[str]:
         """The plan without the evaluations that nobody asks for."""
@@ -79,6 +83,16 @@ def _without(*operations: Operation) -> Variant:
         own=FROM_BRIDGE,
         change=lambda config: replace(config, bridge=replace(config.bridge, without=operations)),
         evaluated=(AFTER_SFT, AFTER_TWO),
+    )
+
+
+def _reading(chosen: tuple[str, ...]) -> Variant:
+    return Variant(
+        f"the method with the reading{'s' if len(chosen) > 1 else ''} {', '.join(chosen)}",
+        own=readings.own_stages(chosen),
+        change=lambda config: readings.with_readings(config, chosen),
+        evaluated=(AFTER_SFT, AFTER_TWO),
+        shares=readings.shares_of(chosen),
     )
 
 
@@ -120,16 +134,24 @@ VARIANTS: dict[str, Variant] = {
     ),
     "repeated": Variant(
         "a second iteration without recycling: as many samples of D_acq once more",
-        own=("iter2/1_sft/3_repeated", "iter2/2_filter", "iter2/3_grpo"),
+        own=("iter2/1_sft/repeated", "iter2/2_filter", "iter2/3_grpo"),
         composition=compositions.repeated,
         plan=compositions.repeated_plan,
     ),
     "grpo-alone": Variant(
-        "GRPO from the base model, for the steps of both iterations",
+        "GRPO from the base model on what it solves at all (Eq. 14), for the steps of the method's two iterations",
         own=("iter1/2_filter", "iter1/3_grpo"),
         composition=compositions.grpo_alone,
-        plan=compositions.grpo_alone_plan,
+        plan=compositions.grpo_plan,
         rounds=2,
+    ),
+    "grpo-plain": Variant(
+        "ordinary GRPO: from the base model, one epoch over all problems, none excluded",
+        own=("iter1/3_grpo",),
+        change=lambda config: replace(config, grpo=replace(config.grpo, exclude_all_zero=False)),
+        composition=compositions.grpo_plain,
+        plan=compositions.grpo_plan,
+        shares=("grpo-alone",),
     ),
     "local-only": Variant(
         "the Bridge's local samples without its traces",
@@ -137,6 +159,7 @@ VARIANTS: dict[str, Variant] = {
         composition=compositions.local_only,
         plan=compositions.local_only_plan,
     ),
+    **{readings.name_of(chosen): _reading(chosen) for chosen in readings.COMBINATIONS},
 }
 
 
@@ -163,21 +186,32 @@ class Experiment:
 
     @property
     def variants(self) -> list[str]:
-        """The variants to be run, the full method first."""
-        return [FULL, *dict.fromkeys(row.variant for row in self.rows if row.variant != FULL)]
+        """The variants to be run, each after those it shares stages with, the full method first."""
+        needed = [name for row in self.rows for name in (*VARIANTS[row.variant].shares, row.variant)]
+        return [FULL, *dict.fromkeys(name for name in needed if name != FULL)]
 
 
-SFT_MIXED, RAW_HARD = Row("SFT-Mixed", "sft-mixed", "sft_mixed"), "raw-hard"
-COMPONENTS = (
-    Row("Base", FULL, "base"),
-    SFT_MIXED,
-    Row("SFT-Medium", FULL, "iter1/1_sft/1_medium"),
-    Row("SFT-Medium -> Raw-Hard", RAW_HARD, AFTER_SFT),
-    Row("SFT-Medium -> Bridged-Hard", FULL, AFTER_SFT),
-    Row("SFT-Medium -> Bridged-Hard + GRPO", FULL, "iter1/3_grpo"),
-    Row("SFT-Medium -> Bridged-Hard + GRPO + Recycling", FULL, "iter2/1_sft/3_recycled"),
-    Row("Full Model", FULL, AFTER_TWO),
-)
+RAW_HARD = "raw-hard"
+MEDIUM_ROW = Row("SFT-Medium", FULL, "iter1/1_sft/1_medium")
+RAW_ROW = Row("SFT-Medium -> Raw-Hard", RAW_HARD, AFTER_SFT)
+ALONE_ROW = Row("GRPO alone w/ all-zero exclusion, steps of both iterations", "grpo-alone", "iter1/3_grpo")
+PLAIN_ROW = Row("GRPO alone on everything, one epoch", "grpo-plain", "iter1/3_grpo")
+
+
+def component_rows(config: Config) -> tuple[Row, ...]:
+    """Table 10; the SFT on what was recycled is the last one of iteration 2 (ambiguities A28, A29)."""
+    return (
+        Row("Base", FULL, "base"),
+        Row("SFT-Mixed", "sft-mixed", "sft_mixed"),
+        MEDIUM_ROW,
+        RAW_ROW,
+        Row("SFT-Medium -> Bridged-Hard", FULL, AFTER_SFT),
+        Row("SFT-Medium -> Bridged-Hard + GRPO", FULL, "iter1/3_grpo"),
+        Row("SFT-Medium -> Bridged-Hard + GRPO + Recycling", FULL, sft_stages(config, 2)[-1]),
+        Row("Full Model", FULL, AFTER_TWO),
+    )
+
+
 BRIDGE_VARIANTS = {
     "w/o Expand": "without-expand",
     "w/o Localize": "without-localize",
@@ -185,6 +219,20 @@ BRIDGE_VARIANTS = {
     "Raw Hard": RAW_HARD,
     "Full Bridge": FULL,
 }
+
+
+def reading_rows() -> tuple[Row, ...]:
+    """Every combination of readings after its initial SFT and after two iterations, beside rows without a Bridge."""
+    rows = [Row("Base", FULL, "base"), MEDIUM_ROW, RAW_ROW, ALONE_ROW, PLAIN_ROW]
+    for chosen in ((), *readings.COMBINATIONS):
+        name = readings.name_of(chosen)
+        # The phases of a later SFT show from iteration 2 on: until then the combination is the one without them.
+        early = readings.name_of([other for other in chosen if other != readings.LATER])
+        rows += [
+            Row(f"{name or DEFAULT}{AFTER_INITIAL_SFT}", early or FULL, AFTER_SFT),
+            Row(f"{name or DEFAULT}{AFTER_TWO_ITERATIONS}", name or FULL, AFTER_TWO),
+        ]
+    return tuple(rows)
 
 
 def motivation_rows(config: Config) -> tuple[Row, ...]:
@@ -208,14 +256,14 @@ def experiments(config: Config) -> dict[str, Experiment]:
             motivation_rows(config),
             (PASS,),
         ),
-        "components": Experiment("Components", "Table 10, Figure 3", COMPONENTS),
+        "components": Experiment("Components", "Table 10, Figure 3", component_rows(config)),
         "bridge-operations": Experiment(
             "Bridge operations",
             "Table 2",
             tuple(
                 Row(label + when, variant, checkpoint)
                 for label, variant in BRIDGE_VARIANTS.items()
-                for when, checkpoint in ((", after SFT", AFTER_SFT), (", after two iterations", AFTER_TWO))
+                for when, checkpoint in ((AFTER_INITIAL_SFT, AFTER_SFT), (AFTER_TWO_ITERATIONS, AFTER_TWO))
             ),
         ),
         "all-zero": Experiment(
@@ -224,7 +272,7 @@ def experiments(config: Config) -> dict[str, Experiment]:
             (
                 Row("Initial SFT + GRPO", "grpo-on-everything", "iter1/3_grpo"),
                 Row("w/ all-zero exclusion", FULL, "iter1/3_grpo"),
-                Row("w/ all-zero exclusion + Recycling", FULL, "iter2/1_sft/3_recycled"),
+                Row("w/ all-zero exclusion + Recycling", FULL, sft_stages(config, 2)[-1]),
             ),
         ),
         "iterations": Experiment(
@@ -244,11 +292,13 @@ def experiments(config: Config) -> dict[str, Experiment]:
             NOT_IN_PAPER,
             (
                 Row("Base", FULL, "base"),
-                Row("GRPO alone, steps of both iterations", "grpo-alone", "iter1/3_grpo"),
+                ALONE_ROW,
+                PLAIN_ROW,
                 Row("Second iteration without recycling, equal steps", "repeated", AFTER_TWO),
                 Row("Full Model", FULL, AFTER_TWO),
                 Row("SFT-Medium -> local samples alone", "local-only", "iter1/1_sft/2_local"),
                 Row("SFT-Medium -> Bridged-Hard", FULL, AFTER_SFT),
             ),
         ),
+        "readings": Experiment("Readings of the paper", NOT_IN_PAPER, reading_rows()),
     }

@@ -22,6 +22,7 @@ _LETTER = re.compile(
     r"[ \t*_`$(\[{]*(?:\\(?:boxed|text|mathrm)\{)*[(\[]?([A-Da-d])(?:[ \t*_`$)\]}.,:;]*$|[ \t*_`$\]}]*[).:]+[ \t*]+\S)"
 )
 ANSWER_MARK = "####"
+_ANSWER_MARK = re.compile(r"####(?!#)")
 ROUNDED_DECIMALS = 4
 FLOAT_DECIMALS = 10  # more of them are rounding
 
@@ -104,6 +105,17 @@ def is_correct(response: str, gold: str) -> bool:
 def reward(response: str, gold: str) -> float:
     """Eq. (2): r_{j,i} = 1[Ans(o_{j,i}) = a_j*], as 0.0 or 1.0. Raises ValueError as `is_correct`."""
     return float(is_correct(response, gold))
+
+
+def stated_answers(text: str) -> list[str]:
+    """Every final answer in a text, wherever in its line it stands: `So #### 16` states 16, `#### 2. Check` nothing."""
+    found = []
+    for mark in _ANSWER_MARK.finditer(text):
+        line = text[mark.start() :].split("\n", 1)[0]
+        answer = normalize_number(line.removeprefix(ANSWER_MARK))
+        if answer is not None and not _NUMBERED_HEADING.match(line):
+            found.append(answer)
+    return found
 
 
 def is_answer_line(line: str) -> bool:

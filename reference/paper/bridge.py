@@ -9,15 +9,18 @@ from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 from reference.interfaces import StepScorer, Teacher, UnusableAnswer
-from reference.paper.answers import extract_answer, gold_number, is_answer_line
+from reference.paper.answers import gold_number, is_answer_line, stated_answers
 from reference.paper.prompts import Prompts, next_step_messages, student_messages
 from reference.records import (
     Action,
     BridgedStep,
     BridgedTrace,
     ExampleKind,
+    LaterSFT,
+    LocalSamples,
     Message,
     Problem,
+    ScoresAfter,
     SFTExample,
     StepScores,
     Thresholds,
@@ -76,14 +79,14 @@ def importance_score(problem: Problem, trace: str, steps: Sequence[str], index: 
     return _judged(teacher.importance(problem, trace, without_step, steps[index]))
 
 
-def previous_context(processed: Sequence[str]) -> str:
-    """Eq. (6): P_i, the steps before s_i as one text; in Algorithm 1 (line 9) the PROCESSED steps (ambiguity A14)."""
-    return "".join(processed).strip()
+def previous_context(steps: Sequence[str]) -> str:
+    """Eq. (6): P_i = [s_1, ..., s_{i-1}] as one text. Line 9 of Algorithm 1 takes processed steps (ambiguity A14)."""
+    return "".join(steps).strip()
 
 
-def jumpiness_score(problem: Problem, context: str, step: str, index: int, teacher: Teacher) -> float:
-    """Eq. (7): J_i = J_jump(q, P_i, s_i); J_1 = 0 without asking, since nothing precedes the first step."""
-    return 0.0 if index == 0 else _judged(teacher.jumpiness(problem, context, step))
+def jumpiness_score(problem: Problem, context: str, step: str, teacher: Teacher) -> float:
+    """Eq. (7): J_i = J_jump(q, P_i, s_i); 0 without asking where P_i is empty, as for the first step (J_1 = 0)."""
+    return _judged(teacher.jumpiness(problem, context, step)) if context else 0.0
 
 
 def _judged(score: float) -> float:
@@ -162,9 +165,11 @@ def check_rewritten(step: str, rewritten: str, later: Sequence[str] = (), known:
     about = f"the step {step.strip()[:60]!r}"
     if not rewritten.strip():
         raise UnusableAnswer(f"the teacher rewrote to an empty text {about}")
-    added = _final_answers(rewritten) - _final_answers(step)
+    added = set(stated_answers(rewritten)) - set(stated_answers(step))
     if added:
-        raise UnusableAnswer(f"the teacher wrote the final answer #### {min(added)} into {about}, which has it not")
+        raise UnusableAnswer(
+            f"the teacher wrote the final answer #### {min(added)} into {about}, which does not state it"
+        )
     said = "\n".join([step, known])
     for name, parts in (("heading", _headings), ("equation", _equations)):
         leaked = set().union(*(parts(text) for text in later)) & parts(rewritten) - parts(said)
@@ -173,10 +178,6 @@ def check_rewritten(step: str, rewritten: str, later: Sequence[str] = (), known:
     for sentence in [sentence for text in later for sentence in _sentences(text)]:
         if _squeezed(sentence) in _squeezed(rewritten) and _squeezed(sentence) not in _squeezed(said):
             raise UnusableAnswer(f"the teacher wrote the sentence {sentence!r} of a later step into {about}")
-
-
-def _final_answers(text: str) -> set[str]:
-    return {str(extract_answer(line)) for line in text.split("\n") if is_answer_line(line)}
 
 
 def _headings(text: str) -> set[str]:
@@ -207,15 +208,15 @@ def processed_trace(processed: Sequence[str], gold: str) -> str:
     """Eq. (10): C~ = [s~_1, ..., s~_m'] as one text that ends in `#### a*`, as the verifier reads it (ambiguity A19).
 
     Raises:
-        UnusableAnswer: a step states another final answer than the gold one.
+        UnusableAnswer: a step states another final answer than the gold one, wherever in a line.
     """
-    lines = "".join(processed).strip().split("\n")
+    text = "".join(processed).strip()
     answer_line = f"#### {gold_number(gold)}"
-    stated = [line for line in lines if is_answer_line(line)]
-    for line in stated:
-        if extract_answer(line) != gold_number(gold):
-            raise UnusableAnswer(f"the trace states {line.strip()!r}, but the gold answer is {gold}")
-    if len(stated) == 1 and lines[-1] == answer_line:
+    for answer in stated_answers(text):
+        if answer != gold_number(gold):
+            raise UnusableAnswer(f"the trace states #### {answer}, but the gold answer is {gold}")
+    lines = text.split("\n")
+    if sum(map(is_answer_line, lines)) == 1 and lines[-1] == answer_line:
         return "\n".join(lines)
     body = "\n".join(line for line in lines if not is_answer_line(line)).rstrip()
     return f"{body}\n\n{answer_line}".lstrip()
@@ -228,10 +229,13 @@ def bridge_trace(
     scorer: StepScorer,
     thresholds: Thresholds,
     without: Collection[Action] = (),
+    scores_after: ScoresAfter = "original",
 ) -> BridgedTrace:
     """Algorithm 1, lines 5-33, for one hard problem: steps are processed in order, each in sight of the processed ones.
 
-    In place of an operation in `without` a step is kept as it is, and adds no local sample (Table 2, ambiguity A55).
+    J_i and D_i are measured after the trace's own steps (Eq. 6, line 10), or after the `processed` ones of line 9,
+    which are what Expand and Localize see in either case (ambiguity A14). In place of an operation in `without` a step
+    is kept as it is, and adds no local sample (Table 2, ambiguity A55).
 
     Raises:
         UnusableAnswer: a judge's score is not one of the five, a rewritten step is empty or changes the final answer.
@@ -240,14 +244,16 @@ def bridge_trace(
     originals = split_steps(trace)
     if not trace.strip():
         raise ValueError(f"the trace of problem {problem.id} is empty; distil it again")
+    difficulties = scorer.step_nlls(problem, originals) if scores_after == "original" else []
     processed: list[str] = []  # line 6: C~
     bridged: list[BridgedStep] = []
     for index, step in enumerate(originals):
         context = previous_context(processed)  # line 9
+        before = originals[:index] if scores_after == "original" else processed  # P_i of Eq. 6, or of line 9
         scores = StepScores(  # line 10
             importance=importance_score(problem, trace, originals, index, teacher),
-            jumpiness=jumpiness_score(problem, context, step, index, teacher),
-            difficulty=scorer.step_nll(problem, "".join(processed), step),
+            jumpiness=jumpiness_score(problem, previous_context(before), step, teacher),
+            difficulty=difficulties[index] if difficulties else scorer.step_nlls(problem, [*before, step])[-1],
         )
         action, adds_local = choose_action(scores, thresholds)  # lines 11-29
         if action in without:
@@ -264,26 +270,54 @@ def full_example(problem: Problem, text: str, kind: ExampleKind, prompts: Prompt
     return SFTExample(problem.id, kind, (*student_messages(prompts, problem), Message("assistant", text)))
 
 
-def bridge_examples(problem: Problem, bridged: BridgedTrace, prompts: Prompts) -> list[SFTExample]:
-    """Eq. (11) for one problem (Algorithm 1, lines 34-35): (q, C~, a*), and each local sample (q, P_i) -> s~_i.
-
-    The prompt of a local sample asks for the next step only, to keep it apart from that of a whole solution (Figure 12
-    shows the bare question; ambiguity A20).
-    """
+def bridge_examples(
+    problem: Problem, bridged: BridgedTrace, prompts: Prompts, local_samples: LocalSamples = "continuation"
+) -> list[SFTExample]:
+    """Eq. (11) for one problem (Algorithm 1, lines 34-35): (q, C~, a*), and each local sample (q, P_i, s~_i)."""
     examples = [full_example(problem, bridged.text, ExampleKind.BRIDGE, prompts)]
+    written = ""  # C~ before the step, blank lines included
     for step in bridged.steps:
         if step.is_local:
             assert step.rewritten is not None  # a dropped step adds no local sample
-            target = Message("assistant", step.rewritten.strip())
-            messages = (*next_step_messages(prompts, problem, step.context), target)
-            examples.append(SFTExample(problem.id, ExampleKind.LOCAL, messages))
+            if local_samples == "continuation":
+                examples.append(_continuation(problem, bridged.text, written, step.rewritten, prompts))
+            else:
+                examples.append(_own_turn(problem, step, prompts))
+        written += step.rewritten or ""
     return examples
 
 
-def bridge_set(problems: Sequence[Problem], bridged: Sequence[BridgedTrace], prompts: Prompts) -> list[SFTExample]:
+def _continuation(problem: Problem, whole: str, written: str, step: str, prompts: Prompts) -> SFTExample:
+    """(q, P_i, s~_i) in the layout of Eq. 8: s~_i is what the assistant writes next, after its own words so far.
+
+    Without the end of the turn, unless C~ ends with this step (ambiguity A20).
+    """
+    is_last = (written + step).strip() == whole
+    said = (written + step).rstrip() if is_last else written + step
+    messages = (*student_messages(prompts, problem), Message("assistant", said))
+    return SFTExample(problem.id, ExampleKind.LOCAL, messages, supervised_from=len(written), ends_turn=is_last)
+
+
+def _own_turn(problem: Problem, step: BridgedStep, prompts: Prompts) -> SFTExample:
+    """(q, P_i) -> s~_i as a chat of its own, whose prompt asks for the next step alone (ambiguity A20)."""
+    assert step.rewritten is not None
+    messages = next_step_messages(prompts, problem, step.context)
+    return SFTExample(problem.id, ExampleKind.LOCAL, (*messages, Message("assistant", step.rewritten.strip())))
+
+
+def bridge_set(
+    problems: Sequence[Problem],
+    bridged: Sequence[BridgedTrace],
+    prompts: Prompts,
+    local_samples: LocalSamples = "continuation",
+) -> list[SFTExample]:
     """Eq. (11): D_bridge over all hard problems that have a bridged trace, local samples included (Appendix C.1)."""
     by_id = {problem.id: problem for problem in problems}
-    return [example for trace in bridged for example in bridge_examples(by_id[trace.problem_id], trace, prompts)]
+    return [
+        example
+        for trace in bridged
+        for example in bridge_examples(by_id[trace.problem_id], trace, prompts, local_samples)
+    ]
 
 
 def medium_set(problems: Sequence[Problem], traces: Sequence[Trace], prompts: Prompts) -> list[SFTExample]:
@@ -297,11 +331,20 @@ def acquisition_set(medium: Sequence[SFTExample], bridge: Sequence[SFTExample]) 
     return [*medium, *bridge]
 
 
-def training_order(examples: Sequence[SFTExample]) -> list[tuple[str, list[SFTExample]]]:
-    """Eq. (13): D_medium -> D_bridge, as named phases; what was recycled (Eq. 20) comes last (ambiguity A29)."""
+def training_order(
+    examples: Sequence[SFTExample], iteration: int = 1, later_sft: LaterSFT = "union"
+) -> list[tuple[str, list[SFTExample]]]:
+    """Eq. (13): the initial SFT goes D_medium -> D_bridge, in two phases; a later one is one union (Eqs. 20, 21).
+
+    `phases`: a later one too goes in order, with what was recycled last (ambiguity A29).
+    """
+    if iteration > 1 and later_sft == "union":
+        return [("union", list(examples))]
     phases = {
         "1_medium": (ExampleKind.MEDIUM,),
         "2_bridge": (ExampleKind.BRIDGE, ExampleKind.LOCAL),
         "3_recycled": (ExampleKind.DIAGNOSTIC, ExampleKind.REPAIR, ExampleKind.NEW),
     }
+    if iteration == 1:  # nothing was recycled yet
+        del phases["3_recycled"]
     return [(name, [e for e in examples if e.kind in kinds]) for name, kinds in phases.items()]

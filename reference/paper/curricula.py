@@ -9,8 +9,13 @@ SIMPLE, MEDIUM, HARD = DifficultyGroup.SIMPLE, DifficultyGroup.MEDIUM, Difficult
 CURRICULA = ("simple", "medium", "hard", "mixed", "medium_hard")
 
 
+def supervised_tokens(trace: Trace) -> int:
+    """What Eq. 21 has a loss on: the trace's tokens and the one that ends the turn."""
+    return trace.num_tokens + 1
+
+
 def within_budget(traces: Sequence[Trace], budget: float) -> list[Trace]:
-    """The longest beginning of the list whose tokens are at most `budget`.
+    """The longest beginning of the list whose supervised tokens are at most `budget`.
 
     Raises:
         ValueError: the whole list has fewer tokens and could not be cut: nobody knows whether it would have sufficed.
@@ -18,7 +23,7 @@ def within_budget(traces: Sequence[Trace], budget: float) -> list[Trace]:
     taken: list[Trace] = []
     tokens = 0
     for trace in traces:
-        tokens += trace.num_tokens
+        tokens += supervised_tokens(trace)
         if tokens > budget:
             return taken
         taken.append(trace)

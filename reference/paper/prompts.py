@@ -136,11 +136,12 @@ RECYCLING_REFERENCE = """
 {reference_cot}
 """
 
-# Eq. 4, the trace C (ambiguity A23). Headings as in Table 12, the last line as in Section 3.3.
+# Eq. 4, the trace C (ambiguity A23): raw, as Section 3.2 wants it, with nothing said of the student who will learn
+# from it. Headings as in Table 12, the last line as in Section 3.3.
 SOLVE = """\
-Solve the problem for a student who will learn from your solution. Go in small steps with one idea each, show every
-calculation, and begin each step with a heading: "### Step 1: " and its topic, then "### Step 2: " and so on. The last
-line is exactly #### <number>, with the answer in digits: no unit, no currency sign, no thousands separator.
+Solve the problem and show your reasoning. Begin each step of it with a heading: "### Step 1: " and its topic, then
+"### Step 2: " and so on. The last line is exactly #### <number>, with the answer in digits: no unit, no currency sign,
+no thousands separator.
 
 {question}"""
 

@@ -29,6 +29,7 @@ from reference.records import (
     Completion,
     Diagnosed,
     Graded,
+    LocalSamples,
     Problem,
     Rejected,
     RolloutGroup,
@@ -128,7 +129,7 @@ class Inspector:
             "solution": problem.solution,
             "graded": asdict(graded) if graded else None,
             "trace": {"steps": split_steps(trace.text), "tokens": trace.num_tokens} if trace else None,
-            "bridge": _bridge(problem, bridged, self.run.prompts) if bridged else None,
+            "bridge": self._bridged(problem, bridged) if bridged else None,
             "rollouts": [self._rollouts(iteration, group) for iteration, group in groups],
             "failures": [self._failure(problem, iteration, group) for iteration, group in groups],
             "rejected": [{"stage": stage, "reason": one.reason} for stage, one in self.rejected.get(problem.id, ())],
@@ -136,6 +137,9 @@ class Inspector:
 
     def _group(self, iteration: Iteration, outcome: Outcome | None) -> RolloutGroup | None:
         return read_group(self.run, iteration.number, outcome) if outcome else None
+
+    def _bridged(self, problem: Problem, bridged: BridgedTrace) -> Data:
+        return _bridge(problem, bridged, self.run.prompts, self.run.settings["readings.local_samples"])
 
     def _rollouts(self, iteration: Iteration, group: RolloutGroup | None) -> Data | None:
         if group is None:
@@ -228,8 +232,10 @@ def candidate(response: Completion, taus: Data, answer_of: Callable[[str], str |
     }
 
 
-def _bridge(problem: Problem, bridged: BridgedTrace, prompts: Prompts) -> Data:
-    local = iter(bridge_examples(problem, bridged, prompts)[1:])
+def _bridge(
+    problem: Problem, bridged: BridgedTrace, prompts: Prompts, local_samples: LocalSamples = "continuation"
+) -> Data:
+    local = iter(bridge_examples(problem, bridged, prompts, local_samples)[1:])
     steps = [
         {
             "original": step.original,
@@ -270,9 +276,15 @@ def carla_bridged() -> BridgedTrace:
 
 
 def _sample(example: SFTExample) -> Data:
-    """An SFT example: its kind, the messages before the answer as one text, the answer."""
+    """An SFT example: its kind, what is asked, the assistant's words so far, what it learns to write after them."""
     asked: Sequence[str] = [message.content for message in example.messages[:-1]]
-    return {"kind": str(example.kind), "prompt": "\n\n".join(asked), "answer": example.messages[-1].content}
+    return {
+        "kind": str(example.kind),
+        "prompt": "\n\n".join(asked),
+        "written": example.messages[-1].content[: example.supervised_from],
+        "answer": example.target,
+        "ends_turn": example.ends_turn,
+    }
 
 
 def _utf16(text: str, span: tuple[int, int] | None) -> list[int] | None:

@@ -118,7 +118,7 @@ def outcomes(run: Run) -> Panel | None:
 def losses(run: Run) -> Panel | None:
     """The supervised phases."""
     parts = [
-        Part(f"{iteration.number}·{phase.split('_')[1]}", [row["loss"] for row in rows])
+        Part(f"{iteration.number}·{phase.rpartition('_')[2]}", [row["loss"] for row in rows])
         for iteration in run.iterations
         for phase, rows in iteration.sft.items()
         if rows

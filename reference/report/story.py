@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from reference.config import Config, DataConfig
+from reference.config import Config, DataConfig, ReadingsConfig
 from reference.engines.artifacts import Record, read_json, read_records
 from reference.paper.prompts import Prompts
 from reference.records import (
@@ -24,7 +24,7 @@ from reference.records import (
     Trace,
     from_json,
 )
-from reference.stages.plan import PHASES, stage_names
+from reference.stages.plan import stage_names
 
 # What a stage does, by the last part of its name, in the paper's words.
 DOES = {
@@ -34,6 +34,7 @@ DOES = {
     "3_bridge": "scores each step of the hard traces and rewrites it (Eqs. 5-11, Algorithm 1)",
     "1_medium": "trains on the teacher's traces of the medium problems (Eqs. 13, 21)",
     "2_bridge": "trains on the bridged traces and their local samples (Eqs. 13, 21)",
+    "union": "trains on all of these once more and on what the failures taught, in one shuffled set (Eqs. 20, 21)",
     "3_recycled": "trains on what the failures taught (Eqs. 20, 21)",
     "2_filter": "samples every problem; those with no right answer leave (Eq. 14)",
     "3_grpo": "trains by reward on the rest (Eqs. 22-28)",
@@ -151,8 +152,10 @@ def read_run(path: Path) -> Run:
     settings = read_json(path / "config.json")
     if not {"iterations", "data.tests"} <= settings.keys():
         raise ValueError(f"{path / 'config.json'} is not a run's, a model's perhaps; give the folder of a run")
+    if "readings.later_sft" not in settings:
+        raise ValueError(f"{path} is a run of an older version of this project; make its report with that version")
     stages = [_stage(path, name) for name in _plan(settings)]
-    done = {stage.name for stage in stages if stage.state == "done"}
+    done = [stage.name for stage in stages if stage.state == "done"]
     bridge = path / "3_bridge"
     environment = path / "environment.json"
     prompts = _records(path / "prompts.json", Prompts)
@@ -177,7 +180,8 @@ def read_run(path: Path) -> Run:
 def _plan(settings: Mapping[str, Any]) -> list[str]:
     """The stages that these settings mean."""
     data = DataConfig(tests=tuple(settings["data.tests"]))
-    return stage_names(replace(Config(), iterations=settings["iterations"], data=data))
+    readings = ReadingsConfig(later_sft=settings["readings.later_sft"])
+    return stage_names(replace(Config(), iterations=settings["iterations"], data=data, readings=readings))
 
 
 def _stage(path: Path, name: str) -> Stage:
@@ -194,7 +198,7 @@ def _stage(path: Path, name: str) -> Stage:
 def _iteration(path: Path, number: int, done: Iterable[str]) -> Iteration:
     name = f"iter{number}"
     folder, recycle = path / name, f"{name}/4_recycle" in done
-    phases = [phase for phase in PHASES if f"{name}/1_sft/{phase}" in done]
+    phases = [stage.rsplit("/", 1)[-1] for stage in done if stage.startswith(f"{name}/1_sft/")]
     return Iteration(
         number=number,
         outcomes=_outcomes(_rollouts(path, number)) if f"{name}/2_filter" in done else (),

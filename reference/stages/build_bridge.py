@@ -14,8 +14,7 @@ from reference.engines.progress import with_progress
 from reference.engines.run_folder import RunFolder
 from reference.engines.student import PolicyStepScorer, Student
 from reference.interfaces import Teacher
-from reference.paper.bridge import bridge_trace
-from reference.paper.prompts import student_messages
+from reference.paper.bridge import bridge_trace, split_steps
 from reference.records import (
     Action,
     BridgedTrace,
@@ -55,7 +54,15 @@ def build_bridge(
     """Bridge every hard trace; also the thresholds of near-miss scoring, which Table 9 takes from the same traces."""
     inputs = {"train": run.problems_path, "traces": run.folder("2_traces") / "traces.jsonl", "base": student.base}
     inputs["prompts"] = run.prompts_path
-    reads = ("seed", "model", "teacher", "bridge", "recycling.tau_length", "recycling.tau_steps")
+    reads = (
+        "seed",
+        "model",
+        "teacher",
+        "bridge",
+        "readings.scores_after",
+        "recycling.tau_length",
+        "recycling.tau_steps",
+    )
     stage = run.stage(STAGE, reads, inputs)
     calibration_path = stage.path / "calibration.json"
     if stage.is_done:
@@ -74,7 +81,8 @@ def build_bridge(
     def bridged(trace: Trace) -> BridgedTrace:
         assert calibration.tau_difficulty is not None  # measured on this trace too, or given
         thresholds = Thresholds(config.bridge.tau_importance, config.bridge.tau_jumpiness, calibration.tau_difficulty)
-        return bridge_trace(by_id[trace.problem_id], trace.text, teacher, scorer, thresholds, without)
+        problem, scores_after = by_id[trace.problem_id], config.readings.scores_after
+        return bridge_trace(problem, trace.text, teacher, scorer, thresholds, without, scores_after)
 
     items = {trace.problem_id: trace for trace in hard}
     limit = config.teacher.max_rejected
@@ -90,13 +98,16 @@ def build_bridge(
 def _calibrate(
     config: Config, by_id: dict[str, Problem], traces: Sequence[Trace], scorer: PolicyStepScorer
 ) -> tuple[Calibration, dict]:
-    """Tables 8 and 9 for this student: the mean of each is the threshold unless one is given (ambiguity A16)."""
-    student, process = scorer.student, scorer.student.process
+    """Tables 8 and 9 for this student: the mean of each is the threshold unless one is given (ambiguity A16).
+
+    tau_D is measured over the tokens that the D_i of Eq. 8 are measured over.
+    """
+    process = scorer.student.process
     own = process.share.of(traces)
     logprobs = []
     for trace in with_progress(own, len(own), f"{STAGE}: token losses"):
-        messages = student_messages(student.prompts, by_id[trace.problem_id])
-        logprobs.append(scorer.token_logprobs(student.chat.step_ids(messages, "", trace.text)))
+        steps = scorer.step_logprobs(by_id[trace.problem_id], split_steps(trace.text))
+        logprobs.append([logprob for of_step in steps for logprob in of_step])
     losses = [-logprob for of_trace in process.merge(process.share, logprobs) for logprob in of_trace]
     measured = {
         "token_loss": _distribution(losses),

@@ -11,6 +11,7 @@ from reference.engines.artifacts import read_records
 from reference.engines.run_folder import RunFolder, StageFolder
 from reference.engines.student import Student
 from reference.interfaces import Teacher
+from reference.paper.curricula import supervised_tokens
 from reference.records import DifficultyGroup, Graded, Problem, Trace
 from reference.seeds import seed_of
 from reference.stages.ask_teacher import ask_teacher
@@ -43,22 +44,32 @@ def distill_pools(
     inputs = {"train": run.problems_path, "prompts": run.prompts_path, "difficulty": difficulty, "base": student.base}
     stage = run.stage(name, ("seed", "model", "teacher"), {**inputs, "budget": str(budget)})
     by_id = {problem.id: problem for problem in problems}
-    traces, sizes, num_rejected = {}, {}, 0
+    traces: dict[DifficultyGroup, list[Trace]] = {}
+    sizes, num_rejected = {}, 0
     for group in DifficultyGroup:
         members = [by_id[record.problem_id] for record in graded if record.group is group]
-        Random(seed_of(config.seed, "pools", str(group))).shuffle(members)
         if stage.is_done:
             passes = _read(stage, group)
         else:
             passes, rejected = _distill(stage, config, group, members, budget, student, teacher)
             num_rejected += rejected
-        order = {problem.id: at for at, problem in enumerate(members)}
-        traces[group] = [t for one in passes for t in sorted(one, key=lambda trace: order[trace.problem_id])]
-        sizes[group] = sum(trace.num_tokens for trace in passes[0]) if passes else 0
+        traces[group] = []
+        for attempt, found in enumerate(passes):
+            by_problem = {trace.problem_id: trace for trace in found}
+            drawn = _drawn(members, config.seed, group, attempt)
+            traces[group] += [by_problem[problem.id] for problem in drawn if problem.id in by_problem]
+        sizes[group] = sum(map(supervised_tokens, passes[0])) if passes else 0
     if not stage.is_done:
         counts = {f"{group} traces": len(traces[group]) for group in DifficultyGroup}
         stage.finish({**counts, "rejected": num_rejected})
     return Pools(traces, sizes)
+
+
+def _drawn(members: Sequence[Problem], seed: int, group: DifficultyGroup, attempt: int) -> list[Problem]:
+    """The group in the order in which a pass draws from it: each pass resamples in an order of its own."""
+    order = list(members)
+    Random(seed_of(seed, "pools", str(group), attempt)).shuffle(order)
+    return order
 
 
 def _read(stage: StageFolder, group: DifficultyGroup) -> list[list[Trace]]:
@@ -77,10 +88,12 @@ def _distill(
 ) -> tuple[list[list[Trace]], int]:
     """The passes over one group: the first over all of it, later ones over as many problems as are still needed.
 
+    Each draws its problems anew, without replacement.
+
     With them, how many traces were rejected in all.
     """
     passes: list[list[Trace]] = []
-    wanted, tokens, num_rejected = members, 0, 0
+    wanted, tokens, num_rejected = list(members), 0, 0
     while wanted:
         attempt = len(passes)
         found, rejected = ask_teacher(
@@ -97,8 +110,9 @@ def _distill(
         num_rejected += len(rejected)
         if not found:
             break
-        tokens += sum(trace.num_tokens for trace in found)
+        tokens += sum(map(supervised_tokens, found))
         lacking = max(0, budget + 1 - tokens)
         mean = tokens / max(1, sum(map(len, passes)))
-        wanted = members[: math.ceil(1.1 * lacking / mean)] if mean else []  # a pass may be rejected in part
+        needed = math.ceil(1.1 * lacking / mean)  # a pass may be rejected in part
+        wanted = _drawn(members, config.seed, group, len(passes))[:needed]
     return passes, num_rejected

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from reference.config import Config
+from reference.paper.bridge import training_order
 from reference.paper.reported import LLAMA, QWEN, TABLE_4, TABLE_9_STEPS, TABLE_9_TOKENS
 from reference.records import DifficultyGroup, Trace
 
-PHASES = ("1_medium", "2_bridge", "3_recycled")
 # What our prompts take around question, trace and step, in tokens, and what the teacher writes; rules of thumb.
 JUDGE_PROMPT_TOKENS = 300  # Appendix D.1's rules
 REWRITE_PROMPT_TOKENS = 120
@@ -48,12 +48,17 @@ def stage_names(config: Config) -> list[str]:
     """Every stage of the run in order; an evaluation follows the stage whose checkpoint it evaluates."""
     names = [*evaluation_of(config, "base"), "1_difficulty", "2_traces", "3_bridge"]
     for t in range(1, config.iterations + 1):
-        for phase in PHASES if t > 1 else PHASES[:2]:
-            names += [f"iter{t}/1_sft/{phase}", *evaluation_of(config, f"iter{t}/1_sft/{phase}")]
+        for name in sft_stages(config, t):
+            names += [name, *evaluation_of(config, name)]
         names += [f"iter{t}/2_filter", f"iter{t}/3_grpo", *evaluation_of(config, f"iter{t}/3_grpo")]
         if t < config.iterations:  # what the last iteration would recycle, no SFT would use
             names.append(f"iter{t}/4_recycle")
     return names
+
+
+def sft_stages(config: Config, t: int) -> list[str]:
+    """The SFT stages of iteration t, in order: its last one gives the checkpoint that GRPO starts from."""
+    return [f"iter{t}/1_sft/{phase}" for phase, _ in training_order([], t, config.readings.later_sft)]
 
 
 def evaluation_of(config: Config, name: str) -> list[str]:
@@ -128,7 +133,7 @@ def expected_work(
         "eval": Expected("", f"{tests} problems", rollouts=tests + first * config.evaluation.pass_samples),
     }
     table |= _of_iterations(config, measured, n, hard, DIAGNOSIS_PROMPT_TOKENS + question + trace)
-    lacking = [max(0, max(config.motivation.budgets) / trace - size) for size in groups.values()]
+    lacking = [max(0, max(config.motivation.budgets) / (trace + 1) - size) for size in groups.values()]
     for name, count in (("2_pools", n + round(sum(lacking))), ("2_all_traces", n)):
         read = count * (SOLVE_PROMPT_TOKENS + question)
         table[name] = Expected("", f"{count} traces", 0, count, read, round(count * trace))
@@ -149,6 +154,7 @@ def _of_iterations(
         table[f"iter{t}/3_grpo"] = Expected("", f"{trained} problems", rollouts)
         table[f"iter{t}/4_recycle"] = Expected("", f"{failed} failures", 0, failed, *tokens)
         table[f"iter{t + 1}/1_sft/3_recycled"] = Expected("", f"{3 * failed} samples")
+        table[f"iter{t + 1}/1_sft/union"] = Expected("", f"the sets of iteration 1 and {3 * failed} samples")
     return table
 
 

@@ -15,12 +15,14 @@ from reference.engines.artifacts import read_records
 from reference.paper.reported import LLAMA, QWEN, stage_rows
 from reference.records import Evaluation
 
-# Our stage -> the paper's row (Table 10). The recycled SFT is the paper's "+ Recycling" (ambiguity A28).
+# Our stage -> the paper's row (Table 10). The last SFT of iteration 2, the first one on what was recycled, is the
+# paper's "+ Recycling" (ambiguity A28): one union, or the third of its phases (ambiguity A29).
 PAPER_ROW = {
     "base": "base",
     "iter1/1_sft/1_medium": "sft_medium",
     "iter1/1_sft/2_bridge": "sft_bridged",
     "iter1/3_grpo": "grpo",
+    "iter2/1_sft/union": "sft_recycled",
     "iter2/1_sft/3_recycled": "sft_recycled",
     "iter2/3_grpo": "full",
 }

@@ -19,7 +19,7 @@ from reference.engines.student import Student
 from reference.paper import verl
 from reference.paper.answers import extract_answer
 from reference.paper.sft import cosine_schedule, sft_loss
-from reference.records import SFTExample
+from reference.records import SFTExample, SFTMean
 from reference.seeds import seed_of
 
 
@@ -38,7 +38,8 @@ def train_sft(
 ) -> Path:
     """Train `start` on the examples and return the new checkpoint; without examples the model stays as it was."""
     lines = to_lines(examples)
-    stage = run.stage(name, ("seed", "model", "equations", "sft"), {"start": start, "examples": lines})
+    reads = ("seed", "model", "equations", "sft", "readings.sft_mean")
+    stage = run.stage(name, reads, {"start": start, "examples": lines})
     checkpoint = stage.path / "checkpoint"
     if stage.is_done:
         stage.forget_state()  # of a stage that was killed behind its receipt
@@ -82,7 +83,7 @@ def tokenize(examples: Sequence[SFTExample], chat: Chat, max_length: int, equati
     """
     kept, truncated, answers_lost, empty = [], 0, 0, 0
     for example in examples:
-        tokens = chat.example_ids(example.messages, with_tail=equations == "verl")
+        tokens = chat.sft_ids(example, with_tail=equations == "verl")
         if len(tokens.token_ids) > max_length:
             truncated += 1
             cut = TokenizedExample(tokens.token_ids[:max_length], tokens.prompt_length)
@@ -110,13 +111,14 @@ def _train(
     """All steps of the phase, from the last saved one on; the loss of each step. Writes the checkpoint."""
     settings = config.sft
     schedule = verl.cosine_schedule if config.equations == "verl" else cosine_schedule
+    mean = "tokens" if config.equations == "verl" else config.readings.sft_mean
     learner = learner_of(start, student.process, config.model, settings)
     first = (learner.load_state(stage.state_path) or {"steps": 0})["steps"]
     log = stage.steps("metrics.jsonl", first)
     batches = _batches(examples, settings, config.seed, stage.name)
     for step, batch in with_progress(list(enumerate(batches, start=1))[first:], len(batches) - first, stage.name):
         scale = schedule(step, len(batches), settings.warmup_ratio, settings.min_lr_ratio)
-        metrics = sft_step(learner, batch, settings.max_tokens_per_batch, scale, config.equations)
+        metrics = sft_step(learner, batch, settings.max_tokens_per_batch, scale, mean)
         log.add({"step": step, "lr": settings.lr * scale, **metrics})
         if step % settings.save_every == 0:
             log.flush()
@@ -142,11 +144,11 @@ def sft_step(
     batch: Sequence[TokenizedExample],
     max_tokens: int,
     lr_scale: float = 1.0,
-    equations: Equations = "paper",
+    mean: SFTMean = "responses",
 ) -> dict[str, float]:
     """One optimizer step on Eq. (21), exactly, whatever the micro-batches: each has its share of the batch's mean.
 
-    The share is one of the responses; in verl's mean over tokens, one of the tokens (ambiguity A31).
+    The share is one of the responses; in a mean over tokens, which verl takes, one of the tokens (ambiguity A31).
     """
     lengths = [len(example.token_ids) for example in batch]
     supervised = [len(example.token_ids) - example.prompt_length for example in batch]
@@ -157,7 +159,7 @@ def sft_step(
         prompts, ends = [batch[row].prompt_length for row in rows], [lengths[row] for row in rows]
         mask_BT = response_mask(prompts, ends, learner.device)
         logprobs_BT = learner.policy(ids_BT, mask_BT).logprobs
-        if equations == "verl":
+        if mean == "tokens":
             share = verl.sft_loss(logprobs_BT, mask_BT) * sum(supervised[row] for row in rows) / sum(supervised)
         else:
             share = sft_loss(logprobs_BT, mask_BT) * len(rows) / len(batch)
