@@ -59,7 +59,7 @@ class Command:
     redo: str | None = None
     """Throw away this stage and all after it, and run them again."""
     experiment: tuple[
-        Literal["motivation", "components", "bridge-operations", "all-zero", "iterations", "controls"], ...
+        Literal["motivation", "components", "bridge-operations", "all-zero", "iterations", "controls", "readings"], ...
     ] = ()
     """Run these experiments in place of the method alone (docs/experiments.md); the folder is then
     runs/PRESET-experiments."""
