@@ -349,8 +349,7 @@ class RunFolder:
             ValueError: it was not asked for, is not done, and a stage that was asked for comes after it.
         """
         assert name in self.plan, f"{name} is not in the plan {self.plan}"
-        read = {key for key in self.settings if _selected(key.replace(".", "/"), reads)} - self.free
-        settings = {key: value for key, value in self.settings.items() if key in read}
+        settings = {key: self.settings[key] for key in self._read(reads) if key not in self.free}
         tracked_as = f"{self.path.name}/{name}" if self.original else name
         stage = StageFolder(self.path / name, name, settings, self.say, self.process, tracked_as)
         if self.original and any(stage.take_from(folder, inputs) for folder in self._elsewhere(name)):
@@ -363,6 +362,12 @@ class RunFolder:
             raise ValueError(f"stage {later[0]} needs {name}, which is not done yet; add it to --stages")
         stage.begin(inputs)
         return stage
+
+    def _read(self, reads: Sequence[str]) -> list[str]:
+        """The settings that these names mean: `seed`, `grpo.lr`, or `grpo` for all of grpo.*."""
+        for name in reads:
+            assert any(_is_part_of(key, name) for key in self.settings), f"there is no setting {name}"
+        return [key for key in self.settings if any(_is_part_of(key, name) for name in reads)]
 
     def _elsewhere(self, name: str) -> list[Path]:
         """Where a variant's stage may lie if it is not its own."""
@@ -414,6 +419,10 @@ def _digests(inputs: Mapping[str, Path | str]) -> dict[str, str]:
 def _selected(name: str, patterns: Sequence[str]) -> bool:
     """`iter1` selects `iter1` and all of `iter1/...`."""
     return any(name == pattern.rstrip("/") or name.startswith(pattern.rstrip("/") + "/") for pattern in patterns)
+
+
+def _is_part_of(setting: str, name: str) -> bool:
+    return setting == name or setting.startswith(f"{name}.")
 
 
 def _pretty(values: Mapping[str, object]) -> str:
