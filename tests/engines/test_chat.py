@@ -3,74 +3,25 @@
 from datetime import date, datetime
 
 import pytest
-from tokenizers import (
-    Regex,
-    Tokenizer,
-    decoders,
-    models,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
-from transformers import GenerationConfig, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
-from reference.engines.chat import Chat
+from reference.engines.chat import Chat, TokenizedExample
 from reference.offline.tiny_model import CHAT_TEMPLATE
-from reference.records import Message
-
-QWEN_SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-LLAMA_SPECIALS = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|eom_id|>"]
-# As in Llama 3: the template writes the BOS and trims, headers close with a blank line, nothing follows a turn's end.
-LLAMA_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message.role }}<|end_header_id|>\n\n"
-    "{{ message.content | trim }}<|eot_id|>{% endfor %}"
-    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+from reference.records import ExampleKind, Message, SFTExample
+from tests.engines.conftest import (
+    BOS,
+    END_OF_TEXT,
+    EOM,
+    EOT,
+    LLAMA_SPECIALS,
+    LLAMA_TEMPLATE,
+    QWEN_SPECIALS,
+    byte_tokenizer,
+    saved,
 )
-# Llama 3's own cut into pieces: line breaks stay together, and with the punctuation before them.
-PIECES = Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+
 QUESTION, ANSWER = Message("user", "What is 2 + 2?"), Message("assistant", "2 + 2 = 4\n#### 4")
-
-
-def byte_tokenizer(specials, **names):
-    """Byte-level BPE over a few words."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(PIECES, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=specials,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(["What is the answer\n\n\nStep 1\n\nuser\nassistant\n"] * 9, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
-
-
-@pytest.fixture(scope="module")
-def chatml():
-    tokenizer = byte_tokenizer(QWEN_SPECIALS, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    tokenizer.chat_template = CHAT_TEMPLATE
-    return Chat(tokenizer, [tokenizer.eos_token_id])
-
-
-@pytest.fixture(scope="module")
-def llama():
-    """As Llama's own: the tokenizer puts a BOS before every text, and padding is the end of the turn."""
-    tokenizer = byte_tokenizer(
-        LLAMA_SPECIALS, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>", pad_token="<|eot_id|>"
-    )
-    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", 0)]
-    )
-    tokenizer.chat_template = LLAMA_TEMPLATE
-    return Chat(tokenizer, [3, 4])
-
-
-@pytest.fixture(params=["chatml", "llama"])
-def any_chat(request):
-    return request.getfixturevalue(request.param)
 
 
 def supervised(chat, example):
@@ -202,11 +153,30 @@ def test_a_letter_of_several_bytes_is_not_cut_at_the_border(any_chat):
     assert any_chat.tokenizer.decode(supervised(any_chat, example)) == "\u20ac 6"
 
 
-def saved(tokenizer, folder, **generation):
-    tokenizer.save_pretrained(folder)
-    if generation:
-        GenerationConfig(**generation).save_pretrained(folder)
-    return folder
+def test_the_steps_of_a_trace_are_cut_out_of_one_tokenisation(any_chat):
+    steps = ["Step 1: 2 + 2 = 4\n\n", "Step 2: 4 + 1 = 5\n\n\n", "\nStep 3: 5 \u20ac", "\u20ac\n#### 5"]
+    token_ids, starts = any_chat.trace_ids([QUESTION], steps)
+    prompt = any_chat.prompt_ids([QUESTION])
+    assert list(token_ids) == prompt + any_chat.tokenizer("".join(steps), add_special_tokens=False)["input_ids"]
+    assert starts[0] == len(prompt) and starts == sorted(starts)
+    for index in range(1, len(steps)):  # each token is of the step that its last character is of
+        assert any_chat.step_ids([QUESTION], "".join(steps[:index]), "".join(steps[index:])) == TokenizedExample(
+            token_ids, starts[index]
+        )
+
+
+@pytest.mark.parametrize("with_tail", [False, True])
+def test_a_continuation_is_laid_out_as_a_step_and_ends_its_turn_only_where_it_says_so(any_chat, with_tail):
+    context, step = "Step 1: 2 + 2 = 4\n\n", "Step 2: 4 + 1 = 5\n#### 5"
+    messages = (QUESTION, Message("assistant", context + step))
+    scored = any_chat.step_ids([QUESTION], context, step)
+    middle, last = (SFTExample("p", ExampleKind.LOCAL, messages, len(context), ends) for ends in (False, True))
+    assert any_chat.sft_ids(middle, with_tail) == scored
+    ended = any_chat.sft_ids(last, with_tail)
+    whole = any_chat.example_ids(messages, with_tail)
+    assert ended == TokenizedExample(whole.token_ids, scored.prompt_length)  # nothing of this text blurs the borders
+    assert ended.token_ids[len(scored.token_ids)] == any_chat.tokenizer.eos_token_id
+    assert any_chat.sft_ids(SFTExample("p", ExampleKind.NEW, messages), with_tail) == whole
 
 
 @pytest.mark.parametrize(("listed", "expected"), [([3, 4], (3, 4)), (3, (3,))])
@@ -261,21 +231,12 @@ def test_a_tokenizer_that_cannot_write_numbers_is_refused(tmp_path):
         Chat.from_checkpoint(saved(tokenizer, tmp_path))
 
 
-# As in Qwen2.5: a system turn of its own where the chat has none.
-QWEN_TEMPLATE = (
-    "{% if messages[0].role != 'system' %}<|im_start|>system\nYou help.<|im_end|>\n{% endif %}" + CHAT_TEMPLATE
-)
-
-
-def test_a_default_system_turn_is_prompt_and_is_there_once(tmp_path):
-    tokenizer = byte_tokenizer(QWEN_SPECIALS, eos_token="<|im_end|>")
-    tokenizer.chat_template = QWEN_TEMPLATE
-    chat = Chat.from_checkpoint(saved(tokenizer, tmp_path))
-    example = chat.example_ids([QUESTION, ANSWER])
-    prompt = chat.tokenizer.decode(example.token_ids[: example.prompt_length])
+def test_a_default_system_turn_is_prompt_and_is_there_once(qwen):
+    example = qwen.example_ids([QUESTION, ANSWER])
+    prompt = qwen.tokenizer.decode(example.token_ids[: example.prompt_length])
     assert prompt.count("You help.") == 1 and prompt.endswith("<|im_start|>assistant\n")
-    assert chat.tokenizer.decode(supervised(chat, example)) == ANSWER.content + "<|im_end|>"
-    assert "You help." not in chat.tokenizer.decode(chat.prompt_ids([Message("system", "Be short."), QUESTION]))
+    assert qwen.tokenizer.decode(supervised(qwen, example)) == ANSWER.content + "<|im_end|>"
+    assert "You help." not in qwen.tokenizer.decode(qwen.prompt_ids([Message("system", "Be short."), QUESTION]))
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "7"])
@@ -285,34 +246,6 @@ def test_a_damaged_generation_config_is_named_and_not_passed_over(llama, tmp_pat
     (tmp_path / "generation_config.json").write_text(content)
     with pytest.raises(ValueError, match="generation_config.json is damaged"):
         Chat.from_checkpoint(tmp_path)
-
-
-# As in Llama 3.2: a system block of its own with two dates, the second today's unless one is given.
-LLAMA_32_SPECIALS = [*LLAMA_SPECIALS, "<|end_of_text|>"]
-LLAMA_32_TEMPLATE = (
-    "{{- bos_token }}{%- if not date_string is defined %}{%- if strftime_now is defined %}"
-    '{%- set date_string = strftime_now("%d %b %Y") %}{%- else %}{%- set date_string = "26 Jul 2024" %}'
-    "{%- endif %}{%- endif %}"
-    "{%- if messages[0].role == 'system' %}{%- set system = messages[0].content | trim %}"
-    "{%- set messages = messages[1:] %}{%- else %}{%- set system = '' %}{%- endif %}"
-    "{{- '<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n' }}"
-    "{{- 'Today Date: ' + date_string + '\n\n' + system + '<|eot_id|>' }}"
-    "{%- for message in messages %}{{- '<|start_header_id|>' + message.role + '<|end_header_id|>\n\n' "
-    "+ message.content | trim + '<|eot_id|>' }}{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif %}"
-)
-BOS, EOT, EOM, END_OF_TEXT = 0, 3, 4, 5
-
-
-@pytest.fixture
-def llama_32(tmp_path):
-    """As the hub has it: three ends in the generation config, a BOS from the tokenizer besides the template's."""
-    tokenizer = byte_tokenizer(LLAMA_32_SPECIALS, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>")
-    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", BOS)]
-    )
-    tokenizer.chat_template = LLAMA_32_TEMPLATE
-    return Chat.from_checkpoint(saved(tokenizer, tmp_path, eos_token_id=[END_OF_TEXT, EOM, EOT]))
 
 
 def test_llama_32_has_three_ends_one_bos_and_supervises_the_answer_and_its_end(llama_32):

@@ -27,11 +27,14 @@ def test_the_losses_of_the_steps_add_up_to_the_loss_of_the_trace(scorer, problem
     chat, messages = scorer.student.chat, student_messages(scorer.student.prompts, problem)
     trace = SymbolicTeacher().solve(problem)
     steps = split_steps(trace)
+    difficulties = scorer.step_nlls(problem, steps)
     total, num_tokens = 0.0, 0
     for index, step in enumerate(steps):
         example = chat.step_ids(messages, "".join(steps[:index]), step)
         length = len(example.token_ids) - example.prompt_length
-        total += length * scorer.step_nll(problem, "".join(steps[:index]), step)
+        alone = scorer.step_nlls(problem, ["".join(steps[:index]), step])[1] if index else difficulties[0]
+        assert difficulties[index] == pytest.approx(alone, rel=1e-4, abs=1e-6)
+        total += length * difficulties[index]
         num_tokens += length
     whole = scorer.token_logprobs(chat.step_ids(messages, "", trace))
     assert num_tokens == len(whole)
@@ -42,9 +45,9 @@ def test_a_step_of_the_teacher_is_likelier_than_the_same_step_with_its_words_tur
     problem = generate("train", 1, seed=3)[0]
     steps = split_steps(SymbolicTeacher().solve(problem))
     turned = " ".join(reversed(steps[1].split())) + "\n\n"
-    assert scorer.step_nll(problem, steps[0], steps[1]) < scorer.step_nll(problem, steps[0], turned)
+    assert scorer.step_nlls(problem, steps[:2])[1] < scorer.step_nlls(problem, [steps[0], turned])[1]
 
 
 def test_a_step_without_tokens_has_no_difficulty(scorer):
     with pytest.raises(ValueError, match="at least one token"):
-        scorer.step_nll(generate("train", 1, seed=3)[0], "Step 1: 1 + 1 = 2.", "")
+        scorer.step_nlls(generate("train", 1, seed=3)[0], ["Step 1: 1 + 1 = 2.", ""])

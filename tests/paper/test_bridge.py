@@ -91,10 +91,10 @@ class ScriptedScorer:
         self.calls = []
         self.problems = []
 
-    def step_nll(self, problem, context, step):
+    def step_nlls(self, problem, steps):
         self.problems.append(problem)
-        self.calls.append((context, step))
-        return self.difficulty[step.strip()]
+        self.calls.append(tuple(steps))
+        return [self.difficulty.get(step.strip()) for step in steps]
 
 
 def scripted(trace, scores, rewrites=None):
@@ -183,11 +183,11 @@ def test_the_context_is_the_steps_so_far_as_one_text():
     assert previous_context(["a\n\n", "b\n\n"]) == "a\n\nb"
 
 
-def test_the_first_step_has_jumpiness_0_without_asking():
+def test_without_a_context_the_jumpiness_is_0_without_asking():
     teacher = ScriptedTeacher({}, {"s": 1})
-    assert jumpiness_score(PROBLEM, "", "s", 0, teacher) == 0.0
+    assert jumpiness_score(PROBLEM, "", "s", teacher) == 0.0
     assert teacher.calls == []
-    assert jumpiness_score(PROBLEM, "P", "s", 1, teacher) == 1.0
+    assert jumpiness_score(PROBLEM, "P", "s", teacher) == 1.0
     assert teacher.called("jumpiness") == [("P", "s")]
 
 
@@ -197,7 +197,7 @@ def test_a_judge_that_gives_none_of_the_five_scores_is_not_guessed_at(score):
     with pytest.raises(UnusableAnswer, match="must be one of"):
         importance_score(PROBLEM, "s", ["s"], 0, teacher)
     with pytest.raises(UnusableAnswer, match="must be one of"):
-        jumpiness_score(PROBLEM, "P", "s", 1, teacher)
+        jumpiness_score(PROBLEM, "P", "s", teacher)
 
 
 def test_difficulty_is_the_mean_negative_log_likelihood():
@@ -424,7 +424,16 @@ def test_the_processed_trace_states_the_gold_answer_once_and_last(steps, gold, t
     assert processed_trace(steps, gold) == text
 
 
-@pytest.mark.parametrize("steps", [["a\n#### 8"], ["#### 8\n", "b\n#### 7"], ["**#### 8**\n", "b"]])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ["a\n#### 8"],
+        ["#### 8\n", "b\n#### 7"],
+        ["**#### 8**\n", "b"],
+        ["Final Answer: #### 8\n", "b\n#### 7"],
+        ["so #### 7, or #### 8.\n", "b"],
+    ],
+)
 def test_a_trace_that_states_another_answer_is_refused(steps):
     with pytest.raises(UnusableAnswer, match="8.* but the gold answer is 7"):
         processed_trace(steps, "7")
@@ -474,35 +483,87 @@ def test_the_carla_example():
     assert [step.is_local for step in bridged.steps] == [True, True, False, True, False]
 
     assert teacher.problems == [CARLA] * (5 + 4 + 3)  # importance, jumpiness but of the first step, localize
-    assert scorer.problems == [CARLA] * 5
-    # The judge of importance sees the original trace, the others the processed one.
+    # The judges and the scorer see the teacher's trace, Localize the processed one.
     asked = teacher.called("importance")
     assert [trace for trace, _, _ in asked] == [CARLA_TRACE] * 5
     assert [CARLA_TRACE.replace(step, "") for _, _, step in asked] == [without for _, without, _ in asked]
-    assert [(context, step.strip()) for context, step in teacher.called("jumpiness")] == list(
-        zip(contexts, texts, strict=True)
-    )[1:]
+    assert [(context, step.strip()) for context, step in teacher.called("jumpiness")] == [
+        ("\n\n".join(texts[:number]), texts[number]) for number in range(1, 5)
+    ]
     assert [(context, step.strip()) for context, step, _ in teacher.called("localize")] == [
         (contexts[number], texts[number]) for number in (0, 1, 3)
     ]
     assert ["".join(later).strip() for _, _, later in teacher.called("localize")] == [
         "\n\n".join(texts[number + 1 :]) for number in (0, 1, 3)
     ]
-    # The scorer reads the text as it stands, blank lines included.
-    assert [(context.strip(), step.strip()) for context, step in scorer.calls] == list(
-        zip(contexts, texts, strict=True)
-    )
-    assert all(context.endswith("\n\n") for context, _ in scorer.calls[1:])
+    # The scorer reads the whole trace once, as it stands, blank lines included.
+    assert scorer.problems == [CARLA] and scorer.calls == [tuple(split_steps(CARLA_TRACE))]
 
     whole, *samples = bridge_examples(CARLA, bridged, PROMPTS)
     assert whole == SFTExample(
         "carla", ExampleKind.BRIDGE, (*student_messages(PROMPTS, CARLA), Message("assistant", bridged.text))
     )
     assert [sample.kind for sample in samples] == [ExampleKind.LOCAL] * 3
+    # Eq. 8's layout: the solution's prompt, the processed steps as the assistant's own words, then the step.
+    assert [sample.messages for sample in samples] == [
+        (*student_messages(PROMPTS, CARLA), Message("assistant", "\n\n".join(processed[: number + 1]) + "\n\n"))
+        for number in (0, 1, 3)
+    ]
+    assert [sample.target for sample in samples] == [f"{processed[number]}\n\n" for number in (0, 1, 3)]
+    assert [sample.ends_turn for sample in samples] == [False] * 3
+    # As a turn of its own, with a prompt that asks for the next step.
+    whole, *samples = bridge_examples(CARLA, bridged, PROMPTS, "own_turn")
     assert [sample.messages for sample in samples] == [
         (*next_step_messages(PROMPTS, CARLA, contexts[number]), Message("assistant", processed[number]))
         for number in (0, 1, 3)
     ]
+    assert all(sample.ends_turn and sample.supervised_from == 0 for sample in [whole, *samples])
+
+
+def test_after_the_processed_steps_each_score_waits_for_the_rewriting_before_it():
+    """The other reading of A14: line 9's P_i for Eqs. 7 and 8 too."""
+    local = {unit.text: f"Slowly. {unit.text}" for unit in TABLE_12 if unit.action is Action.LOCALIZE}
+    scores = [(unit.scores.importance, unit.scores.jumpiness, unit.scores.difficulty) for unit in TABLE_12]
+    teacher, scorer = scripted(CARLA_TRACE, scores, {**local, TABLE_12[4].text: CARLA_COMPRESSED})
+    bridged = bridge_trace(CARLA, CARLA_TRACE, teacher, scorer, CARLA_THRESHOLDS, (), "processed")
+    texts = [unit.text for unit in TABLE_12]
+    contexts = ["\n\n".join([local.get(text, text) for text in texts[:number]]) for number in range(5)]
+    assert [step.scores for step in bridged.steps] == [unit.scores for unit in TABLE_12]
+    assert [(context, step.strip()) for context, step in teacher.called("jumpiness")] == list(
+        zip(contexts, texts, strict=True)
+    )[1:]
+    assert ["".join(steps[:-1]).strip() for steps in scorer.calls] == contexts
+    assert [steps[-1].strip() for steps in scorer.calls] == texts
+
+
+def test_where_all_steps_before_were_dropped_nothing_is_jumped_over():
+    """Eq. 6's reason for J_1 = 0 holds for any empty P_i; only the processed reading can have one later on."""
+    trace = "Step 1: a\nStep 2: b\n#### 7"
+    for scores_after, asked in (("original", ["Step 2: b\n#### 7"]), ("processed", [])):
+        teacher, scorer = scripted(trace, [(0.0, 0.0, 2.0), (1.0, 1.0, 0.0)])
+        bridged = bridge_trace(PROBLEM, trace, teacher, scorer, HALVES, (), scores_after)
+        assert bridged.steps[0].action is Action.DROP
+        assert [step.strip() for _, step in teacher.called("jumpiness")] == asked
+        assert bridged.steps[1].scores.jumpiness == len(asked)
+
+
+@pytest.mark.parametrize(
+    ("scores", "rewrites", "said", "ends_turn"),
+    [
+        ([(1.0, 0.0, 0.0), (1.0, 0.0, 2.0)], {}, "Step 1: a\nlocalized: Step 2: b\n#### 7", True),
+        # it lost the answer line, which comes back as a line of its own: the trace goes on after this step
+        ([(1.0, 0.0, 0.0), (1.0, 0.0, 2.0)], {"Step 2: b\n#### 7": "b"}, "Step 1: a\nb", False),
+        # what follows it was dropped, but for the answer
+        ([(1.0, 0.0, 2.0), (0.0, 1.0, 0.0)], {}, "localized: Step 1: a\n", False),
+    ],
+)
+def test_a_local_sample_ends_its_turn_where_the_processed_trace_ends(scores, rewrites, said, ends_turn):
+    trace = "Step 1: a\nStep 2: b\n#### 7"
+    bridged = bridge_trace(PROBLEM, trace, *scripted(trace, scores, rewrites), HALVES)
+    whole, sample = bridge_examples(PROBLEM, bridged, PROMPTS)
+    assert (sample.messages[-1].content, sample.ends_turn) == (said, ends_turn)
+    assert ends_turn == (said == bridged.text == whole.target)
+    assert sample.messages[:-1] == whole.messages[:-1] and bridged.text.startswith(said.rstrip())
 
 
 def test_a_dropped_step_is_out_of_sight_of_the_later_ones_and_an_expanded_one_is_seen_expanded():
@@ -520,9 +581,9 @@ def test_a_dropped_step_is_out_of_sight_of_the_later_ones_and_an_expanded_one_is
     ]
     assert bridged.steps[1].rewritten is None
     assert bridged.text == "Step 1: a\nexpanded: Step 3: c\nStep 4: d\n#### 7"
-    assert [example.messages[-1].content for example in bridge_examples(PROBLEM, bridged, PROMPTS)] == [
+    assert [example.target for example in bridge_examples(PROBLEM, bridged, PROMPTS)] == [
         bridged.text,
-        "expanded: Step 3: c",
+        "expanded: Step 3: c\n",
     ]
     # Eq. 5 still shows the judge the dropped step, and the step that was expanded as it was.
     assert all(asked == trace for asked, _, _ in teacher.called("importance"))
@@ -559,6 +620,8 @@ def test_the_answer_outlives_its_unit(scores, rewrite, text):
         ((1.0, 0.6, 0.0), "b", "must be one of"),
         ((1.0, 1.0, 0.0), " ", "empty text"),
         ((1.0, 1.0, 0.0), "b\n#### 8", "the final answer #### 8 into"),
+        ((1.0, 1.0, 0.0), "b\nFinal Answer: #### 8", "the final answer #### 8 into"),
+        ((1.0, 1.0, 0.0), "so #### 8, no, #### 7\n#### 7", "the final answer #### 8 into"),
     ],
 )
 def test_one_unusable_answer_spoils_the_trace(scores, rewrite, sentence):
@@ -588,7 +651,10 @@ class RandomJudges:
     def jumpiness(self, problem, context, step):
         return self._draw("J", context, step.strip()).choice([0, 0.25, 0.5, 0.75, 1])
 
-    def step_nll(self, problem, context, step):
+    def step_nlls(self, problem, steps):
+        return [self._nll("".join(steps[:index]), step) for index, step in enumerate(steps)]
+
+    def _nll(self, context, step):
         return self._draw("D", context.strip(), step.strip()).choice([0.0, 0.5, 1.0, 1.5])
 
     def expand(self, problem, context, step, later=()):
@@ -601,15 +667,16 @@ class RandomJudges:
         return f"L({len(context)}) {step.strip()}"
 
 
-def algorithm_1(units, judges, tau_I, tau_J, tau_D):
+def algorithm_1(units, judges, tau_I, tau_J, tau_D, scores_after):
     """Appendix C.1's pseudo-code on units without separators, for one (q, a*). Returns C~ and the local set."""
     C_tilde, L = [], []  # line 6
     for i, s in enumerate(units):  # line 8
         P = "\n".join(C_tilde)  # line 9
+        P_score = P if scores_after == "processed" else "\n".join(units[:i])  # Eq. 6
         without = "".join(f"{unit}\n" for unit in units[:i]) + "\n".join(units[i + 1 :])
         I = judges.importance(PROBLEM, "\n".join(units), without, s)  # line 10
-        J = judges.jumpiness(PROBLEM, P, s) if i > 0 else 0
-        D = judges.step_nll(PROBLEM, P, s)
+        J = judges.jumpiness(PROBLEM, P_score, s) if P_score else 0
+        D = judges.step_nlls(PROBLEM, [P_score, s])[1]
         if I <= tau_I:  # line 11
             if J > tau_J or D > tau_D:  # line 12
                 s_tilde = None  # line 13: Drop
@@ -630,7 +697,8 @@ def algorithm_1(units, judges, tau_I, tau_J, tau_D):
     return C_tilde, L
 
 
-def test_algorithm_1_against_its_pseudo_code():
+@pytest.mark.parametrize("scores_after", ["original", "processed"])
+def test_algorithm_1_against_its_pseudo_code(scores_after):
     draw = random.Random(3)
     seen = set()
     for seed in range(300):
@@ -638,17 +706,22 @@ def test_algorithm_1_against_its_pseudo_code():
         units[-1] += "\n#### 7"
         taus = (draw.choice([0.25, 0.5, 0.6]), draw.choice([0.25, 0.5, 0.6]), draw.choice([0.4, 0.5, 1.2]))
         judges = RandomJudges(seed)
-        C_tilde, L = algorithm_1(units, judges, *taus)
+        C_tilde, L = algorithm_1(units, judges, *taus, scores_after)
 
-        bridged = bridge_trace(PROBLEM, "\n".join(units), judges, judges, Thresholds(*taus))
+        bridged = bridge_trace(PROBLEM, "\n".join(units), judges, judges, Thresholds(*taus), (), scores_after)
         assert [step.rewritten.strip() for step in bridged.steps if step.rewritten is not None] == C_tilde
         body = [line for line in "\n".join(C_tilde).split("\n") if line and line != "#### 7"]
         assert [line for line in bridged.text.split("\n") if line] == [*body, "#### 7"]
-        whole, *samples = bridge_examples(PROBLEM, bridged, PROMPTS)
+        whole, *samples = bridge_examples(PROBLEM, bridged, PROMPTS, "own_turn")
         assert whole.messages[-1].content == bridged.text
         assert [sample.messages for sample in samples] == [
             (*next_step_messages(PROMPTS, PROBLEM, P), Message("assistant", s_tilde)) for P, s_tilde in L
         ]
+        _, *samples = bridge_examples(PROBLEM, bridged, PROMPTS)
+        assert [sample.messages[:-1] for sample in samples] == [student_messages(PROMPTS, PROBLEM)] * len(L)
+        said = [sample.messages[-1].content for sample in samples]
+        found = [(text[: s.supervised_from].strip(), s.target.strip()) for text, s in zip(said, samples, strict=True)]
+        assert found == L
         seen |= {(step.action, step.is_local) for step in bridged.steps}
     assert len(seen) == 6  # every action, Expand with a local sample and without
 
@@ -678,11 +751,21 @@ def test_the_data_sets_of_section_3_2():
     assert acquisition_set(medium, bridge) == medium + bridge
 
 
-def test_training_goes_from_medium_to_bridge_to_recycled_and_leaves_nothing_out():
+def test_the_initial_sft_goes_from_medium_to_bridge_and_a_later_one_is_one_union():
+    """Eqs. 13, 20 and 21."""
     kinds = [kind for kind in ExampleKind if kind is not ExampleKind.TRACE]  # the experiments' own
     examples = [SFTExample(str(number), kind, ()) for number, kind in enumerate([*kinds, *kinds])]
     random.Random(0).shuffle(examples)
-    phases = training_order(examples)
+    for later_sft in ("union", "phases"):
+        assert [name for name, _ in training_order(examples, 1, later_sft)] == ["1_medium", "2_bridge"]
+    assert training_order(examples, 2) == [("union", examples)]
+
+
+def test_phases_go_from_medium_to_bridge_to_recycled_and_leave_nothing_out():
+    kinds = [kind for kind in ExampleKind if kind is not ExampleKind.TRACE]  # the experiments' own
+    examples = [SFTExample(str(number), kind, ()) for number, kind in enumerate([*kinds, *kinds])]
+    random.Random(0).shuffle(examples)
+    phases = training_order(examples, 2, "phases")
     assert [name for name, _ in phases] == ["1_medium", "2_bridge", "3_recycled"]
     assert [{example.kind for example in phase} for _, phase in phases] == [
         {ExampleKind.MEDIUM},

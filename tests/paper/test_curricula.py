@@ -9,7 +9,8 @@ from reference.records import DifficultyGroup, Trace
 
 
 def pool(group, lengths):
-    return [Trace(f"{group}-{at}", "text", length, 3) for at, length in enumerate(lengths)]
+    """Traces of so many supervised tokens, the end of the turn among them."""
+    return [Trace(f"{group}-{at}", "text", length - 1, 3) for at, length in enumerate(lengths)]
 
 
 POOLS = {SIMPLE: pool(SIMPLE, [10] * 100), MEDIUM: pool(MEDIUM, [20, 30] * 30), HARD: pool(HARD, [55] * 20)}
@@ -17,7 +18,7 @@ SIZES = {SIMPLE: 500, MEDIUM: 300, HARD: 200}  # tokens of one trace for each pr
 
 
 def tokens(traces):
-    return sum(trace.num_tokens for trace in traces)
+    return sum(trace.num_tokens + 1 for trace in traces)
 
 
 @pytest.mark.parametrize("budget", [0, 19, 20, 21, 49, 50, 51, 200])

@@ -6,10 +6,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from reference.config import BridgeConfig, Config, RecyclingConfig
+from reference.config import BridgeConfig, Config, ReadingsConfig, RecyclingConfig, flatten
 from reference.engines.artifacts import write_records
 from reference.engines.run_folder import RunFolder
 from reference.interfaces import UnusableAnswer
+from reference.paper.prompts import student_messages
 from reference.records import Action, DifficultyGroup, Graded, Problem, Rejected, Trace
 from reference.stages.build_bridge import STAGE, Calibration, build_bridge
 
@@ -41,7 +42,7 @@ class Judging:
 
 
 def bridged(path, student, teacher, config=Config(), groups=GROUPS, traces=TRACES):
-    run = RunFolder(path, {"seed": 1, "bridge.tau_difficulty": None}, [STAGE], say=lambda line: None)
+    run = RunFolder(path, flatten(config), [STAGE], say=lambda line: None)
     run.take_up(PROBLEMS, [], student.prompts)
     write_records(path / "2_traces" / "traces.jsonl", traces)
     rates = {HARD: 0.0, MEDIUM: 0.5}
@@ -63,6 +64,23 @@ def test_thresholds_are_means_over_the_hard_traces_and_are_read_back(random_stud
     assert set(asked) == {"p0", "p2", "p3"}
     assert bridged(tmp_path, random_student, teacher, config) == (records, taus)
     assert teacher.asked == asked
+
+
+def test_tau_d_is_the_token_weighted_mean_of_all_difficulties(random_student, tmp_path):
+    """Appendix C.1 and Table 8, ambiguity A16. It fails after processed steps, since other tokens are scored then."""
+    off = {}
+    for scores_after in ("original", "processed"):
+        config = Config(readings=ReadingsConfig(scores_after=scores_after), bridge=BridgeConfig(tau_importance=1.0))
+        records, taus = bridged(tmp_path / scores_after, random_student, Judging(0.0), config)
+        total, num_tokens = 0.0, 0
+        for record in records:
+            messages = student_messages(random_student.prompts, PROBLEMS[int(record.problem_id[1:])])
+            token_ids, starts = random_student.chat.trace_ids(messages, [step.original for step in record.steps])
+            for step, begin, end in zip(record.steps, starts, [*starts[1:], len(token_ids)], strict=True):
+                total += (end - begin) * step.scores.difficulty
+                num_tokens += end - begin
+        off[scores_after] = abs(total / num_tokens - taus.tau_difficulty)
+    assert off["original"] < 1e-6 < 1e-3 < off["processed"]
 
 
 def test_without_a_hard_trace_the_thresholds_come_from_all(random_student, tmp_path):

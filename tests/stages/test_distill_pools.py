@@ -46,14 +46,14 @@ def test_a_budget_of_nothing_takes_one_trace_of_each_problem(tmp_path, random_st
     assert {group: len(traces) for group, traces in pools.traces.items()} == Counter(GROUPS)
     assert set(teacher.asked) == {(problem.id, 0) for problem in PROBLEMS} and max(teacher.asked.values()) == 1
     for group, traces in pools.traces.items():
-        assert pools.sizes[group] == sum(trace.num_tokens for trace in traces)
+        assert pools.sizes[group] == sum(trace.num_tokens + 1 for trace in traces)  # and the end of the turn
 
 
 def test_a_small_group_comes_again_with_fresh_traces(tmp_path, random_student):
     teacher, budget = Counting(), 1500
     pools = pools_of(tmp_path, random_student, budget, teacher)
     for group, traces in pools.traces.items():
-        total = sum(trace.num_tokens for trace in traces)
+        total = sum(trace.num_tokens + 1 for trace in traces)
         assert total > budget
         assert total - budget < max(pools.sizes[group], 0.3 * budget)  # and not far beyond
         of_group = [problem.id for problem, its_group in zip(PROBLEMS, GROUPS, strict=True) if its_group is group]
@@ -75,6 +75,15 @@ def test_the_pass_over_a_whole_group_comes_first(tmp_path, random_student):
     pools = pools_of(tmp_path, random_student, 1500, Counting())
     simple = [trace.problem_id for trace in pools.traces[DifficultyGroup.SIMPLE]]
     assert len(set(simple[:12])) == 12 and simple[:12] != sorted(simple[:12])
+
+
+def test_each_pass_resamples_in_an_order_of_its_own(tmp_path, random_student):
+    """Appendix A.1 resamples questions: not always the same first ones."""
+    pools = pools_of(tmp_path, random_student, 3000, Counting())
+    simple = [trace.problem_id for trace in pools.traces[DifficultyGroup.SIMPLE]]
+    first, second = simple[:12], simple[12:24]
+    assert second[:4] != first[:4]
+    assert all(count <= -(-len(simple) // 12) for count in Counter(simple).values())
 
 
 def rejections(tmp_path):
