@@ -36,6 +36,7 @@ from reference.experiments.driver import (
     seed_folder,
     write_results,
 )
+from reference.experiments.effects import describe_effects
 from reference.experiments.page import write_page
 from reference.experiments.results import SEED, describe_results
 from reference.experiments.variants import Composition
@@ -190,10 +191,12 @@ def run_experiments(preset: str, command: Command, run_paper: Composition) -> No
     if process is None or process.is_main:
         folders = [seed_folder(out, seed) for seed in request.seeds]
         found = finished(config, folders)  # those of earlier commands too
-        lines, verdicts = write_results(config, found, folders, out)
-        report = write_page(out, found, lines, verdicts, request.seeds)
+        lines, verdicts, effects = write_results(config, found, folders, out)
+        report = write_page(out, found, lines, verdicts, effects, request.seeds)
         minutes = ", ".join(f"{name} {minutes_of(config, one, folders):.1f}" for name, one in found.items())
         print(f"\n{describe_results(lines, verdicts)}\n")
+        if effects:
+            print(f"{describe_effects(effects)}\n")
         print(f"minutes of a seed's stages, the full run's with them: {minutes}")
         print(f"in {out / 'results'}\nreport: {report}")
 

@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 
 from reference.config import TINY
+from reference.experiments.effects import Effect
 from reference.experiments.results import ClaimLine, Line
-from reference.experiments.tables import claims_table, read_csv, table
+from reference.experiments.tables import claims_table, effects_table, read_csv, table
 from reference.experiments.variants import experiments
 
 USAGE = "usage: python -m reference.experiments FOLDER, the results/ of a run with --experiment"
@@ -16,10 +17,17 @@ def markdown(folder: Path) -> str:
     found = {name: one for name, one in experiments(TINY).items() if (folder / f"{name}.csv").exists()}
     if not found:
         raise ValueError(f"{folder} has no results; {USAGE}")
-    if not (folder / "claims.csv").exists():
-        raise ValueError(f"{folder} has no claims.csv; run the experiment to its end")
+    needed = {"readings-effects.csv" if name == "readings" else "claims.csv" for name in found}
+    for name in sorted(needed):
+        if not (folder / name).exists():
+            raise ValueError(f"{folder} has no {name}; run the experiment to its end")
     parts = [table(name, experiment, read_csv(folder / f"{name}.csv", Line)) for name, experiment in found.items()]
-    return "\n\n".join([*parts, f"### Claims\n\n{claims_table(read_csv(folder / 'claims.csv', ClaimLine))}"])
+    if "readings-effects.csv" in needed:
+        effects = read_csv(folder / "readings-effects.csv", Effect)
+        parts.append(f"### What each reading moves\n\n{effects_table(effects)}")
+    if "claims.csv" in needed:
+        parts.append(f"### Claims\n\n{claims_table(read_csv(folder / 'claims.csv', ClaimLine))}")
+    return "\n\n".join(parts)
 
 
 def main(arguments: list[str]) -> int:

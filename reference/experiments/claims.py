@@ -14,6 +14,7 @@ from reference.experiments.variants import (
     PASS,
     PLAIN_ROW,
     component_rows,
+    of_curriculum,
 )
 
 LOCAL = "SFT-Medium -> local samples alone"
@@ -27,9 +28,6 @@ def claims(config: Config) -> list[Claim]:
 
 
 def _motivation(config: Config) -> list[Claim]:
-    def all_budgets(curriculum: str) -> tuple[str, ...]:
-        return tuple(f"{curriculum} {budget}" for budget in config.motivation.budgets)
-
     pairs = [("medium_hard", other) for other in ("simple", "medium", "hard", "mixed")]
     later = [("simple", "hard"), ("medium", "hard"), ("mixed", "hard")]  # Appendix A.2; written down after a first look
     names = {"medium_hard": "Medium -> Hard"}
@@ -39,12 +37,14 @@ def _motivation(config: Config) -> list[Claim]:
             "Figures 6, 7",
             f"{names.get(above, above.capitalize())} is above {below.capitalize()} at the same budget",
             PASS,
-            all_budgets(above),
-            all_budgets(below),
+            of_curriculum(config, above),
+            of_curriculum(config, below),
         )
         for above, below in (*pairs, *later)
     ]
-    mixed = Claim("motivation", "Figures 6, 7", "Mixed is above the base", PASS, all_budgets("mixed"), ("base",))
+    mixed = Claim(
+        "motivation", "Figures 6, 7", "Mixed is above the base", PASS, of_curriculum(config, "mixed"), ("base",)
+    )
     return [*compared, mixed]
 
 

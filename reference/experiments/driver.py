@@ -14,6 +14,7 @@ from reference.connect import World
 from reference.engines.artifacts import write_whole
 from reference.engines.run_folder import RECEIPT, RunFolder, is_done, read_receipt
 from reference.experiments.claims import claims
+from reference.experiments.effects import Effect, effects_of
 from reference.experiments.results import SEED, ClaimLine, Line, judged, lines_of, to_csv
 from reference.experiments.variants import FULL, VARIANTS, Composition, Experiment, experiments
 from reference.stages.measured import measured_in
@@ -192,8 +193,8 @@ def run_seeds(request: Request, config: Config, run_seed: Callable[[Config], Non
 
 def write_results(
     config: Config, found: Mapping[str, Experiment], folders: Sequence[Path], out: Path
-) -> tuple[list[Line], list[ClaimLine]]:
-    """`results/EXPERIMENT.csv` for each, and the claims that they bear on in `results/claims.csv`."""
+) -> tuple[list[Line], list[ClaimLine], list[Effect]]:
+    """`results/EXPERIMENT.csv` for each, the claims that they bear on, and the effects of `readings`."""
     lines = []
     for name, experiment in found.items():
         of_this = lines_of(name, experiment, folders)
@@ -202,5 +203,9 @@ def write_results(
     verdicts = [
         judged(claim, found[claim.experiment], folders) for claim in claims(config) if claim.experiment in found
     ]
-    write_whole(out / "results" / "claims.csv", to_csv(verdicts))
-    return lines, verdicts
+    if verdicts:
+        write_whole(out / "results" / "claims.csv", to_csv(verdicts))
+    effects = effects_of(folders) if "readings" in found else []
+    if effects:
+        write_whole(out / "results" / "readings-effects.csv", to_csv(effects))
+    return lines, verdicts, effects

@@ -9,6 +9,8 @@ from string import Template
 from textwrap import fill
 
 from reference.engines.artifacts import write_whole
+from reference.experiments.effects import METRICS, TIMES, Effect, shown
+from reference.experiments.readings import READINGS
 from reference.experiments.results import SEED, ClaimLine, Line, folder_of
 from reference.experiments.tables import NOT_PRINTED, grid, paper_numbers
 from reference.experiments.variants import ALL_ZERO, AVERAGE, NOT_IN_PAPER, PASS, Experiment
@@ -28,11 +30,16 @@ def write_page(
     found: Mapping[str, Experiment],
     lines: Sequence[Line],
     verdicts: Sequence[ClaimLine],
+    effects: Sequence[Effect],
     seeds: Sequence[int],
 ) -> Path:
     """`report.html` in the experiments' folder, and `results/EXPERIMENT.svg`; the page's path."""
     by_name = {name: [line for line in lines if line.experiment == name] for name in found}
-    panels = {name: panel(name, found[name], by_name[name]) for name in found}
+    panels = {name: panel(name, found[name], by_name[name]) for name in found if name != "readings"}
+    if "motivation" in panels:
+        panels["motivation-average"] = over_budgets(found["motivation"], by_name["motivation"])
+    if effects:
+        panels["readings"] = readings_panel(effects)
     if "iterations" in panels:
         panels["rewards"] = rewards(out / f"{SEED}{seeds[0]}", seeds[0])
     for name, one in panels.items():
@@ -98,6 +105,35 @@ def panel(name: str, experiment: Experiment, lines: Sequence[Line]) -> Panel:
     return Panel(experiment.title, svg, shows, f"results/{name}.csv", _where(experiment))
 
 
+def over_budgets(experiment: Experiment, lines: Sequence[Line]) -> Panel:
+    """The right halves of Figures 6 and 7: each curriculum's mean over the budgets, and the base model."""
+    labels = ["base", *(label for label, _ in experiment.means)]
+    rows = [_bar("motivation", line, PASS) for line in lines if line.label in labels]
+    about = "pass@8 of five curricula, the mean over their budgets"
+    svg = figures.bars(rows, x_label="% pass@8", about=about, decimals=1)
+    shows = _sentence(f"{about}, and of the base model, with 95% intervals")
+    return Panel("Curricula, averaged over the budgets", svg, shows, "results/motivation.csv", "Figures 6, 7, right.")
+
+
+def readings_panel(effects: Sequence[Effect]) -> Panel:
+    """What each reading moves, after the initial SFT and after two iterations."""
+    rows = []
+    for when in dict.fromkeys(effect.when for effect in effects):
+        rows.append(figures.Difference(when))
+        for reading in shown(effects, when):
+            found = {effect.metric: effect for effect in effects if (effect.when, effect.reading) == (when, reading)}
+            values = [(found[name].difference, found[name].low, found[name].high) for name in METRICS]
+            what = READINGS.get(reading, f"{reading.replace(TIMES, ' and ')}: interaction")
+            rows.append(figures.Difference(fill(what, LABEL_WIDTH), values))
+    about = "what each reading of the paper moves, in percentage points"
+    svg = figures.differences(rows, METRICS, x_label="percentage points", about=about)
+    shows = (
+        "Main effects of the other reading against the default, over all combinations of the rest, and the interaction "
+        "that moves accuracy the most; with 95% intervals."
+    )
+    return Panel("Readings of the paper", svg, shows, "results/readings-effects.csv", "Not in the paper.")
+
+
 def rewards(seed_folder: Path, seed: int) -> Panel:
     """Figure 9: the reward of each rollout batch of four iterations, of one seed."""
     parts = []
@@ -134,7 +170,8 @@ def by_budget(lines: Sequence[Line]) -> str:
     """pass@8 of each curriculum over its budgets."""
     curves = []
     for curriculum in CURRICULA:
-        own = sorted((int(one.label.split()[1]), one) for one in lines if one.label.startswith(f"{curriculum} "))
+        of_budgets = [one for one in lines if one.label.startswith(f"{curriculum} ") and one.label.split()[1].isdigit()]
+        own = sorted((int(one.label.split()[1]), one) for one in of_budgets)
         x, found = [budget for budget, _ in own], [one for _, one in own]
         curves.append(
             figures.Line(

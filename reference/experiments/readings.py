@@ -20,7 +20,7 @@ READINGS = {
 COMBINATIONS: tuple[tuple[str, ...], ...] = tuple(
     chosen for count in range(1, len(READINGS) + 1) for chosen in combinations(READINGS, count)
 )
-BEFORE = (SCORES, LOCAL, LATER)  # as the project read the paper until 0.1
+BEFORE = (SCORES, LOCAL, LATER)  # as version 0.1 of this project read the paper
 SFT_AND_AFTER = ("iter1/1_sft/2_bridge", "iter1/2_filter", "iter1/3_grpo", "iter1/4_recycle")
 
 

@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -121,6 +122,11 @@ def lines_of(name: str, experiment: Experiment, seed_folders: Sequence[Path]) ->
             found = outcomes(seed_folders, row, metric)
             by_seed = np.mean([outcome.mean(axis=1) for outcome in found], axis=0)
             lines.append(_line(name, row.label, metric, estimate(found), by_seed, seed_folders))
+    for label, labels in experiment.means:
+        metric = experiment.metrics[0]
+        found = mean_outcomes(labels, metric, experiment, seed_folders)
+        by_seed = np.mean([outcome.mean(axis=1) for outcome in found], axis=0)
+        lines.append(_line(name, label, metric, estimate(found), by_seed, seed_folders))
     return lines
 
 
@@ -139,50 +145,55 @@ def _line(
         experiment=name,
         label=label,
         metric=metric,
-        percent=_percent(found.mean),
-        low=_percent(found.low),
-        high=_percent(found.high),
+        percent=percent(found.mean),
+        low=percent(found.low),
+        high=percent(found.high),
         num_problems=found.num_problems,
-        seeds=_seeds(seed_folders),
-        by_seed=" ".join(f"{_percent(value):.2f}" for value in by_seed),
+        seeds=seeds_of(seed_folders),
+        by_seed=" ".join(f"{percent(value):.2f}" for value in by_seed),
     )
 
 
-def _seeds(seed_folders: Sequence[Path]) -> str:
+def seeds_of(seed_folders: Sequence[Path]) -> str:
+    """The numbers of the seeds, as the files have them."""
     return " ".join(folder.name.removeprefix(SEED) for folder in seed_folders)
 
 
-def _percent(share: float) -> float:
+def percent(share: float) -> float:
+    """A share in percent, to two decimals."""
     return round(100 * float(share), 2)
 
 
 def judged(claim: Claim, experiment: Experiment, seed_folders: Sequence[Path]) -> ClaimLine:
     """The claim's paired difference over the same problems and seeds, and the verdict on it."""
-    better, worse = (_mean_outcomes(labels, claim, experiment, seed_folders) for labels in (claim.better, claim.worse))
+    better, worse = (
+        mean_outcomes(labels, claim.metric, experiment, seed_folders) for labels in (claim.better, claim.worse)
+    )
     difference = estimate([above - below for above, below in zip(better, worse, strict=True)])
     return ClaimLine(
         experiment=claim.experiment,
         source=claim.source,
         claim=claim.claim,
         metric=claim.metric,
-        difference=_percent(difference.mean),
-        low=_percent(difference.low),
-        high=_percent(difference.high),
+        difference=percent(difference.mean),
+        low=percent(difference.low),
+        high=percent(difference.high),
         num_problems=difference.num_problems,
-        seeds=_seeds(seed_folders),
+        seeds=seeds_of(seed_folders),
         verdict=verdict(difference),
     )
 
 
-def _mean_outcomes(
-    labels: Sequence[str], claim: Claim, experiment: Experiment, seed_folders: Sequence[Path]
+def mean_outcomes(
+    labels: Sequence[str], metric: str, experiment: Experiment, seed_folders: Sequence[Path]
 ) -> list[np.ndarray]:
+    """As `outcomes`, the mean over these rows of the experiment."""
     rows = {row.label: row for row in experiment.rows}
-    found = [outcomes(seed_folders, rows[label], claim.metric) for label in labels]
+    found = [outcomes(seed_folders, rows[label], metric) for label in labels]
     return [np.mean(of_benchmark, axis=0) for of_benchmark in zip(*found, strict=True)]
 
 
-def to_csv(lines: Sequence[Line] | Sequence[ClaimLine]) -> str:
+def to_csv(lines: Sequence[Any]) -> str:
     """One line each, under the names of the fields."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(lines[0])], lineterminator="\n")
@@ -198,7 +209,8 @@ def describe_results(lines: Sequence[Line], verdicts: Sequence[ClaimLine]) -> st
         if line.metric in (AVERAGE, FORMAT, PASS, ALL_ZERO):
             number = f"{line.percent:>8.1f}  {line.low:.1f} to {line.high:.1f}"
             text.append(f"{line.experiment:<20}{line.label:<52}{line.metric:<20}{number}")
-    text += ["", "what the paper claims, as the paired difference in points with its 95% interval"]
+    if verdicts:
+        text += ["", "what the paper claims, as the paired difference in points with its 95% interval"]
     text += [
         f"{line.verdict:<12}{line.difference:>6.1f}  {line.low:>5.1f} to {line.high:>5.1f}  {line.claim}"
         f" ({line.source}, {line.metric})"

@@ -7,12 +7,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from reference.experiments.effects import METRICS, Effect
 from reference.experiments.results import ClaimLine, Line
 from reference.experiments.variants import ALL_ZERO, AVERAGE, FORMAT, PASS, Experiment
 from reference.paper.curricula import CURRICULA
 from reference.paper.reported import LLAMA, QWEN, TABLE_2, TABLE_3, TABLE_10, TABLE_11
 
-Record = TypeVar("Record", Line, ClaimLine)
+Record = TypeVar("Record", Line, ClaimLine, Effect)
 NOT_PRINTED = "-"
 
 
@@ -80,8 +81,8 @@ def grid(name: str, lines: Sequence[Line]) -> list[list[str]]:
 
 def _by_budget(lines: Sequence[Line]) -> list[list[str]]:
     by_label = {line.label: line for line in lines}
-    budgets = list(dict.fromkeys(label.split()[1] for label in by_label if " " in label))
-    rows = [["pass@8", *(f"{budget} tokens" for budget in budgets)]]
+    budgets = list(dict.fromkeys(label.split()[1] for label in by_label if " " in label))  # and their average
+    rows = [["pass@8", *(f"{budget} tokens" if budget.isdigit() else budget for budget in budgets)]]
     rows.append(["base", *[cell(by_label["base"])] * len(budgets)])
     for curriculum in CURRICULA:
         rows.append([curriculum, *(cell(by_label[f"{curriculum} {budget}"]) for budget in budgets)])
@@ -93,6 +94,16 @@ def cell(line: Line) -> str:
     if line.metric == FORMAT:
         return f"{line.percent:.1f}"
     return f"{line.percent:.1f} ({line.low:.1f} to {line.high:.1f})"
+
+
+def effects_table(effects: Sequence[Effect]) -> str:
+    """Main effects and interactions of the readings, a column for each metric."""
+    rows = [f"| | | {' | '.join(METRICS)} |", f"| --- | --- |{' --- |' * len(METRICS)}"]
+    for when, reading in dict.fromkeys((effect.when, effect.reading) for effect in effects):
+        found = {effect.metric: effect for effect in effects if (effect.when, effect.reading) == (when, reading)}
+        cells = [f"{found[m].difference:+.1f} ({found[m].low:+.1f} to {found[m].high:+.1f})" for m in METRICS]
+        rows.append(f"| {when} | {reading} | {' | '.join(cells)} |")
+    return "\n".join([*rows, "", f"Percentage points with a 95% interval; seeds {effects[0].seeds}."])
 
 
 def claims_table(verdicts: Sequence[ClaimLine]) -> str:

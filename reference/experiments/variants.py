@@ -7,6 +7,7 @@ from reference.config import Config, Operation, flatten, method_settings
 from reference.connect import World
 from reference.engines.run_folder import RunFolder
 from reference.experiments import compositions, readings
+from reference.paper.curricula import CURRICULA
 from reference.stages.plan import DataSizes, evaluation_of, sft_stages, stage_names
 
 Composition = Callable[[RunFolder, Config, World], None]
@@ -14,6 +15,8 @@ PASS, AVERAGE, FORMAT, ALL_ZERO = "pass@8", "average accuracy", "format", "all-z
 NOT_IN_PAPER = "not in the paper"
 FULL = "full"  # the method itself, in the seed's own folder
 DEFAULT = "default"  # the combination of readings that the method has
+OVER_BUDGETS = "average"  # of a curriculum, over its budgets: the right halves of Figures 6 and 7
+BEFORE_0_2 = " (the default of version 0.1)"
 AFTER_INITIAL_SFT, AFTER_TWO_ITERATIONS = ", after SFT", ", after two iterations"
 
 
@@ -177,12 +180,14 @@ class Experiment:
     """A table or figure of the paper: `rows` in its order, and the metrics that it has.
 
     With the average of all benchmarks comes each benchmark's own accuracy, and with each accuracy its format rate.
+    `means`: further lines, each the mean of these rows by the first metric.
     """
 
     title: str
     source: str
     rows: tuple[Row, ...]
     metrics: tuple[str, ...] = (AVERAGE, PASS)
+    means: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
     def variants(self) -> list[str]:
@@ -224,15 +229,24 @@ BRIDGE_VARIANTS = {
 def reading_rows() -> tuple[Row, ...]:
     """Every combination of readings after its initial SFT and after two iterations, beside rows without a Bridge."""
     rows = [Row("Base", FULL, "base"), MEDIUM_ROW, RAW_ROW, ALONE_ROW, PLAIN_ROW]
-    for chosen in ((), *readings.COMBINATIONS):
-        name = readings.name_of(chosen)
-        # The phases of a later SFT show from iteration 2 on: until then the combination is the one without them.
-        early = readings.name_of([other for other in chosen if other != readings.LATER])
-        rows += [
-            Row(f"{name or DEFAULT}{AFTER_INITIAL_SFT}", early or FULL, AFTER_SFT),
-            Row(f"{name or DEFAULT}{AFTER_TWO_ITERATIONS}", name or FULL, AFTER_TWO),
-        ]
+    chosen = ((), *readings.COMBINATIONS)
+    early = [one for one in chosen if readings.LATER not in one]
+    rows += [reading_row(one, AFTER_INITIAL_SFT) for one in early]
+    rows += [reading_row(one, AFTER_TWO_ITERATIONS) for one in chosen]
     return tuple(rows)
+
+
+def reading_row(chosen: tuple[str, ...], when: str) -> Row:
+    """A combination's row; `when` is AFTER_INITIAL_SFT, for combinations without LATER, or AFTER_TWO_ITERATIONS."""
+    name, of_sft = readings.name_of(chosen), when == AFTER_INITIAL_SFT
+    before = [one for one in readings.BEFORE if one != readings.LATER or not of_sft]
+    label = f"{name or DEFAULT}{BEFORE_0_2 if list(chosen) == before else ''}{when}"
+    return Row(label, name or FULL, AFTER_SFT if of_sft else AFTER_TWO)
+
+
+def of_curriculum(config: Config, curriculum: str) -> tuple[str, ...]:
+    """The labels of a curriculum's rows, one for each budget."""
+    return tuple(f"{curriculum} {budget}" for budget in config.motivation.budgets)
 
 
 def motivation_rows(config: Config) -> tuple[Row, ...]:
@@ -241,7 +255,7 @@ def motivation_rows(config: Config) -> tuple[Row, ...]:
         Row("base", "motivation", "base"),
         *(
             Row(f"{curriculum} {budget}", "motivation", f"{curriculum}/{budget}")
-            for curriculum in compositions.CURRICULA
+            for curriculum in CURRICULA
             for budget in config.motivation.budgets
         ),
     )
@@ -255,6 +269,7 @@ def experiments(config: Config) -> dict[str, Experiment]:
             "Figures 1, 6 and 7",
             motivation_rows(config),
             (PASS,),
+            tuple((f"{curriculum} {OVER_BUDGETS}", of_curriculum(config, curriculum)) for curriculum in CURRICULA),
         ),
         "components": Experiment("Components", "Table 10, Figure 3", component_rows(config)),
         "bridge-operations": Experiment(

@@ -29,6 +29,7 @@ SERIES = ("#0072b1", "#d55e01", "#009e71", "#cc79a1", "#8a6d01")
 VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {c: f"--c{i}" for i, c in enumerate(SERIES, start=1)}
 LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = ("D", "o")
+POINTS = ("o", "s", "^", "D", "v")
 TINT = 0.5  # of a filled area: what stands on it stays readable on either page
 NAME_ROOM = 50  # letters that fit above an axis
 WIDTH = 4.6  # inches; 331 units of the SVG
@@ -63,6 +64,13 @@ class Bar(NamedTuple):
     low: float | None = None
     high: float | None = None
     papers: Sequence[float | None] = ()
+
+
+class Difference(NamedTuple):
+    """A row of differences: (value, low, high) for each series; a row without values is a heading."""
+
+    label: str
+    values: Sequence[tuple[float, float, float]] = ()
 
 
 class Line(NamedTuple):
@@ -107,6 +115,30 @@ def bars(rows: Sequence[Bar], *, x_label: str, about: str, papers: Sequence[str]
         axes.tick_params(axis="x", length=0)
         axes.set_xlabel(x_label)
         _legend(figure, axes, bool(papers))
+        return _svg(figure, about)
+
+
+def differences(rows: Sequence[Difference], names: Sequence[str], *, x_label: str, about: str) -> str:
+    """Points with their 95% intervals beside a line at 0: in each row one for each of the series `names`."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _panel(0.5 * len(rows) + 1.1)
+        axes.axvline(0, color=MUTED, linewidth=1)
+        for index, (name, colour, marker) in enumerate(zip(names, SERIES, POINTS, strict=False)):
+            offset = 0.24 * (index - (len(names) - 1) / 2)
+            known = [(place + offset, *row.values[index]) for place, row in enumerate(rows) if row.values]
+            for place, _, low, high in known:
+                axes.plot([low, high], [place, place], color=colour, linewidth=1.6, solid_capstyle="butt")
+            places, values = [place for place, *_ in known], [value for _, value, *_ in known]
+            axes.plot(values, places, marker, color=colour, markersize=5, label=name)
+        axes.set_yticks(range(len(rows)), [row.label for row in rows])
+        for label, row in zip(axes.get_yticklabels(), rows, strict=True):
+            label.set_fontweight("normal" if row.values else "bold")
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.grid(axis="x")
+        axes.spines["bottom"].set_visible(False)
+        axes.tick_params(axis="x", length=0)
+        axes.set_xlabel(x_label)
+        _legend(figure, axes, True)
         return _svg(figure, about)
 
 

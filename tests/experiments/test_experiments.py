@@ -68,7 +68,7 @@ def test_the_tables_have_every_row_and_the_seeds_differ(whole):
     for name, experiment in experiments(CONFIG).items():
         rows = list(csv.DictReader((whole[0] / "results" / f"{name}.csv").read_text(encoding="utf-8").splitlines()))
         labels = {row["label"] for row in rows}
-        assert labels == {row.label for row in experiment.rows}
+        assert labels == {row.label for row in experiment.rows} | {label for label, _ in experiment.means}
         assert {row["seeds"] for row in rows} == {"1 2"} and all(len(row["by_seed"].split()) == 2 for row in rows)
         assert any(len(set(row["by_seed"].split())) == 2 for row in rows)
     verdicts = list(csv.DictReader((whole[0] / "results" / "claims.csv").read_text(encoding="utf-8").splitlines()))
@@ -77,6 +77,9 @@ def test_the_tables_have_every_row_and_the_seeds_differ(whole):
         "not seen",
         "undecided",
     }
+    effects = list(csv.DictReader((whole[0] / "results" / "readings-effects.csv").read_text().splitlines()))
+    # 3 metrics of 3 readings and 3 pairs after the initial SFT, of 4 readings and 6 pairs after two iterations
+    assert len(effects) == 3 * (6 + 10) and {row["seeds"] for row in effects} == {"1 2"}
     assert "what the paper claims" in whole[1].stdout and whole[1].stderr == ""
 
 
@@ -100,7 +103,7 @@ def test_the_controls_take_as_many_steps_as_the_method(whole):
             return json.loads((folder / stage / "receipt.json").read_text())["counts"]["steps"]
 
         assert steps("variants/repeated/iter2/3_grpo") == steps("iter2/3_grpo")
-        assert steps("variants/repeated/iter2/1_sft/3_repeated") == steps("iter2/1_sft/3_recycled")
+        assert steps("variants/repeated/iter2/1_sft/repeated") == steps("iter2/1_sft/union")
         assert steps("variants/grpo-alone/iter1/3_grpo") == steps("iter1/3_grpo") + steps("iter2/3_grpo")
 
 

@@ -8,9 +8,11 @@ import pytest
 
 from reference.config import TINY
 from reference.experiments.__main__ import main, markdown
-from reference.experiments.page import standalone, write_page
+from reference.experiments.effects import METRICS, Effect
+from reference.experiments.page import readings_panel, standalone, write_page
+from reference.experiments.readings import READINGS
 from reference.experiments.results import ClaimLine, Line, to_csv
-from reference.experiments.tables import claims_table, grid, paper_numbers, read_csv, table
+from reference.experiments.tables import claims_table, effects_table, grid, paper_numbers, read_csv, table
 from reference.experiments.variants import ALL_ZERO, AVERAGE, PASS, experiments
 from reference.paper.reported import QWEN, TABLE_10
 from reference.report import figures
@@ -29,9 +31,27 @@ def lines_of(name):
         for metric in [*metrics, *counted]:
             at = len(lines) + 1.25
             lines.append(Line(name, row.label, metric, at, at - 1, at + 2, 50, "1 2", f"{at} {at}"))
+    for label, _ in FOUND[name].means:
+        at = len(lines) + 1.25
+        lines.append(Line(name, label, PASS, at, at - 1, at + 2, 50, "1 2", f"{at} {at}"))
     return lines
 
 
+def effects():
+    """An effect of every kind, each with a number of its own."""
+    found = []
+    for when, readings in (
+        ("after SFT", ["tokens", "processed x tokens"]),
+        ("after two iterations", [*READINGS, "a x b"]),
+    ):
+        for reading in readings:
+            for metric in METRICS:
+                at = len(found) - 9.25
+                found.append(Effect(when, metric, reading, at, at - 1, at + 2, 50, "1 2"))
+    return found
+
+
+EFFECTS = effects()
 VERDICTS = [
     ClaimLine("components", "Table 10", "One is above <b>Other</b>", AVERAGE, 2.5, 0.5, 4.5, 50, "1 2", "seen"),
     ClaimLine("all-zero", "Table 3", "Two is above three", PASS, -2.5, -4.5, 0.5, 50, "1 2", "not seen"),
@@ -60,7 +80,8 @@ def test_the_papers_numbers_are_its_own():
 
 
 def test_what_is_written_is_read_again(tmp_path):
-    for name, record_type, lines in (("lines", Line, lines_of("components")), ("claims", ClaimLine, VERDICTS)):
+    written = (("lines", Line, lines_of("components")), ("claims", ClaimLine, VERDICTS), ("effects", Effect, EFFECTS))
+    for name, record_type, lines in written:
         (tmp_path / f"{name}.csv").write_text(to_csv(lines))
         assert read_csv(tmp_path / f"{name}.csv", record_type) == lines
 
@@ -70,12 +91,32 @@ def test_claims_show_difference_and_verdict():
     assert "| -2.5 (-4.5 to +0.5) | **not seen** |" in claims_table(VERDICTS)
 
 
+def test_effects_show_every_difference():
+    text = effects_table(EFFECTS)
+    for effect in EFFECTS:
+        assert f"{effect.difference:+.1f} ({effect.low:+.1f} to {effect.high:+.1f})" in text
+    assert text.splitlines()[0] == "| | | average accuracy | format | pass@8 |"
+    assert len([line for line in text.splitlines() if line.startswith("|")]) == 2 + len(EFFECTS) / len(METRICS)
+
+
+def test_the_readings_figure_has_a_row_for_each_and_a_heading_for_each_moment():
+    svg = readings_panel(EFFECTS).svg
+    words = " ".join(re.sub(r"<[^>]+>", " ", svg).split())
+    for said in ("after SFT", "after two iterations", *METRICS, "interaction", "percentage points"):
+        assert said in words
+    assert all(word in words for what in READINGS.values() for word in what.split())
+
+
 def test_the_command_prints_what_a_folder_has(tmp_path, capsys):
     (tmp_path / "components.csv").write_text(to_csv(lines_of("components")))
     (tmp_path / "claims.csv").write_text(to_csv(VERDICTS))
     assert main([str(tmp_path)]) == 0
     assert capsys.readouterr().out.strip() == markdown(tmp_path)
     assert "### Components" in markdown(tmp_path) and "### Bridge" not in markdown(tmp_path)
+    (tmp_path / "readings.csv").write_text(to_csv(lines_of("readings")))
+    assert main([str(tmp_path)]) == 2 and "has no readings-effects.csv" in capsys.readouterr().err
+    (tmp_path / "readings-effects.csv").write_text(to_csv(EFFECTS))
+    assert effects_table(EFFECTS) in markdown(tmp_path)
     assert main([str(tmp_path / "nothing")]) == main([]) == 2
     assert "has no results; usage" in capsys.readouterr().err
 
@@ -88,7 +129,7 @@ def page(tmp_path):
         folder.mkdir(parents=True)
         (folder / "receipt.json").write_text(DONE)
         (folder / "metrics.jsonl").write_text('{"reward": 0.25}\n{"reward": 0.5}\n')
-    path = write_page(tmp_path / "out", FOUND, lines, VERDICTS, (1, 2))
+    path = write_page(tmp_path / "out", FOUND, lines, VERDICTS, EFFECTS, (1, 2))
     return path, path.read_text(encoding="utf-8")
 
 
@@ -96,7 +137,7 @@ def test_the_page_shows_claims_figures_and_tables_and_loads_nothing(page):
     path, text = page
     assert (
         path.name == "report.html"
-        and text.count("<figure>") == len(FOUND) + 1
+        and text.count("<figure>") == len(FOUND) + 2  # the rewards, and the curricula's averages
         and text.count("<table") == len(FOUND) + 1
     )
     assert "of 2 claims 1 seen, 1 not seen, 0 undecided" in text and 'href="seed-2/report.html"' in text
@@ -106,7 +147,7 @@ def test_the_page_shows_claims_figures_and_tables_and_loads_nothing(page):
 
 
 def test_each_figure_is_a_file_that_stands_alone(page):
-    for name in [*FOUND, "rewards"]:
+    for name in [*FOUND, "rewards", "motivation-average"]:
         text = (page[0].parent / "results" / f"{name}.svg").read_text(encoding="utf-8")
         assert ElementTree.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
         used, given = set(re.findall(r"var\((--\w+)\)", text)), set(re.findall(r"(--\w+):#", text))

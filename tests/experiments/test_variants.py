@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from reference.cli import run_of_seed
-from reference.config import PRESETS, TINY, flatten
+from reference.config import PRESETS, TINY, ReadingsConfig, flatten
 from reference.engines.distributed import Process
 from reference.experiments.claims import claims
 from reference.experiments.driver import Request, check_request, own_work, seed_configs, variants_of
-from reference.experiments.variants import BRIDGE_VARIANTS, COMPONENTS, FULL, VARIANTS, experiments
+from reference.experiments.variants import BRIDGE_VARIANTS, FULL, VARIANTS, component_rows, experiments
 from reference.paper.reported import QWEN, TABLE_2, TABLE_3, TABLE_10
 from reference.stages.plan import DataSizes, expected_work, stage_names
 
@@ -18,7 +18,7 @@ SIZES = DataSizes(320, 40, {"test": 100, "ood": 100})
 
 
 def test_the_rows_are_the_papers():
-    assert [row.label for row in COMPONENTS] == list(TABLE_10[QWEN])
+    assert [row.label for row in component_rows(TINY)] == list(TABLE_10[QWEN])
     assert list(BRIDGE_VARIANTS) == list(TABLE_2[QWEN])
     assert [row.label for row in experiments(TINY)["all-zero"].rows] == list(TABLE_3[QWEN])
 
@@ -37,7 +37,7 @@ def test_every_claim_is_about_rows_that_exist():
     for claim in claims(TINY):
         labels = {row.label for row in found[claim.experiment].rows}
         assert {*claim.better, *claim.worse} <= labels and not {*claim.better} & {*claim.worse}, claim
-    assert {claim.experiment for claim in claims(TINY)} == set(found)
+    assert {claim.experiment for claim in claims(TINY)} == set(found) - {"readings"}  # it bears on no claim
     assert len({(claim.experiment, claim.claim) for claim in claims(TINY)}) == len(claims(TINY))
 
 
@@ -60,7 +60,36 @@ def test_a_variant_changes_what_it_says():
     assert changes["without-compress-drop"] == {"bridge.without"} and changes["four-iterations"] == {"iterations"}
     assert changes["grpo-on-everything"] == {"iterations", "grpo.exclude_all_zero"}
     assert changes["motivation"] == {"evaluation.pass_samples"}
+    assert changes["grpo-plain"] == {"grpo.exclude_all_zero"}
+    assert changes["processed+tokens"] == {"readings.scores_after", "readings.sft_mean"}
+    assert changes["own_turn+phases"] == {"readings.local_samples", "readings.later_sft"}
     assert changes[FULL] == changes["sft-mixed"] == changes["repeated"] == changes["grpo-alone"] == set()
+
+
+def test_the_readings_are_all_combinations_of_four_settings_each_once():
+    rows = experiments(TINY)["readings"].rows
+    after_two = [VARIANTS[row.variant].change(TINY).readings for row in rows if row.label.endswith("two iterations")]
+    assert len(after_two) == len(set(after_two)) == 16 and after_two[0] == ReadingsConfig()
+    after_sft = [VARIANTS[row.variant].change(TINY).readings for row in rows if row.label.endswith("after SFT")]
+    assert len(after_sft) == len(set(after_sft)) == 8 and {one.later_sft for one in after_sft} == {"union"}
+    (old,) = [row for row in rows if "version 0.1, after two" in row.label.replace(")", "")]
+    assert VARIANTS[old.variant].change(TINY).readings == ReadingsConfig("processed", "own_turn", "phases", "responses")
+
+
+def test_a_combination_is_run_after_those_whose_stages_it_takes():
+    order = variants_of(("readings", "controls"), TINY)
+    for name in order:
+        assert all(order.index(other) < order.index(name) for other in VARIANTS[name].shares), name
+    assert "grpo-alone" in variants_of(("readings",), TINY)  # its filter serves grpo-plain too
+
+
+@pytest.mark.parametrize("later_sft", ["union", "phases"])
+def test_the_recycling_row_is_the_last_sft_of_iteration_2(later_sft):
+    """Ambiguities A28 and A29."""
+    config = replace(TINY, readings=ReadingsConfig(later_sft=later_sft))
+    last = {"union": "iter2/1_sft/union", "phases": "iter2/1_sft/3_recycled"}[later_sft]
+    assert [row.checkpoint for row in component_rows(config) if row.label.endswith("Recycling")] == [last]
+    assert [row.checkpoint for row in experiments(config)["all-zero"].rows][-1] == last
 
 
 def test_only_what_is_asked_for_is_run():
@@ -83,7 +112,7 @@ def test_the_motivating_experiment_is_expected_to_cost_what_it_does():
     config = VARIANTS["motivation"].change(PRESETS["qwen2.5-0.5b"])
     sizes = DataSizes(7473, 58, {"gsm8k_platinum": 1209})
     work = {one.stage: one for one in expected_work(config, sizes, ["2_pools", "eval/mixed-200000"])}
-    needed = 1_000_000 / 242.98
+    needed = 1_000_000 / (242.98 + 1)  # with the end of each turn
     assert work["2_pools"].teacher_calls == 7473 + round(sum(max(0, needed - n) for n in (2616, 2869, 1988)))
     assert work["eval/mixed-200000"].rollouts == 1209 * 65
 
@@ -109,6 +138,11 @@ def test_each_seed_may_have_a_base_of_its_own():
         (Request(("components",), (1,), 0), TINY, "--jobs must be at least 1, got 0"),
         (Request(("components",), (1,), 1), replace(TINY, iterations=3), "an experiment has 2 iterations"),
         (Request(("components",), (1,), 1), replace(TINY, data=replace(TINY.data, tests=())), "give --data.tests"),
+        (
+            Request(("readings",), (1,), 1),
+            replace(TINY, readings=ReadingsConfig(later_sft="phases")),
+            "chooses the readings itself; leave out --readings",
+        ),
         (
             Request(("components",), (1,), 1),
             replace(TINY, evaluation=replace(TINY.evaluation, pass_samples=0)),
