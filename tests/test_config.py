@@ -2,12 +2,13 @@
 
 import ast
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from reference import config as config_module
-from reference.config import FREE, PRESETS, Config, flatten
+from reference.config import FREE, PRESETS, Config, ReadingsConfig, flatten
 from reference.engines.benchmarks import DATA_SETS
 from reference.paper.reported import (
     BENCHMARKS,
@@ -176,9 +177,12 @@ def test_an_evaluation_follows_every_stage_that_makes_a_checkpoint():
     names = stage_names(PRESETS["tiny"])
     assert names[0] == "eval/base"
     trained = [name for name in names if not name.startswith("eval/") and ("/1_sft/" in name or "3_grpo" in name)]
-    assert len(trained) == 2 + 1 + 3 + 1
+    assert len(trained) == 2 + 1 + 1 + 1
     for name in trained:
         assert names[names.index(name) + 1] == f"eval/{name.replace('/', '-')}"
-    assert [name for name in trained if name.endswith("3_recycled")] == ["iter2/1_sft/3_recycled"]
+    assert [name for name in trained if name.startswith("iter2/1_sft/")] == ["iter2/1_sft/union"]
+    phases = stage_names(replace(PRESETS["tiny"], readings=ReadingsConfig(later_sft="phases")))
+    in_order = [f"iter2/1_sft/{phase}" for phase in ("1_medium", "2_bridge", "3_recycled")]
+    assert [name for name in phases if name.startswith("iter2/1_sft/")] == in_order
     assert [name for name in names if name.endswith("4_recycle")] == ["iter1/4_recycle"]
     assert not any(name.startswith("eval/") for name in stage_names(Config()))  # no benchmark was given

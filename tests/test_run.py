@@ -176,7 +176,7 @@ def test_memory_and_speed_may_change_while_a_run_goes_on(whole, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(whole[0], out)
     less = ("--sft.max-tokens-per-batch", "512", "--grpo.max-tokens-per-batch", "512", "--sampler-rows", "8")
-    stage = "iter2/1_sft/1_medium"
+    stage = "iter2/1_sft/union"
     model = json.loads((out / "config.json").read_text())["model.path"]
     process = run(out, "--model.path", model, "--model.packing", *less, "--redo", stage, "--stages", stage)
     assert process.returncode == 0, process.stderr

@@ -164,7 +164,7 @@ ASKED = {
     [
         ("solve", "#### 8", "the trace answers 8, the gold answer is 7"),
         ("solve", "It is 7.", "the trace answers None"),
-        ("solve", "#### 8\n#### 7", "states '#### 8'"),
+        ("solve", "#### 8\n#### 7", "states #### 8"),
         ("importance", "It is 1", "a score is one of"),
         ("jumpiness", "0.3", "a score is one of"),
         ("expand", "Step 2: 3 + 4 = 7", "the heading 'step 2' of a later step"),

@@ -377,7 +377,7 @@ def test_all_five_actions_are_reached_and_every_bridged_trace_is_whole():
             context = "".join(processed).strip()
             scores = StepScores(
                 importance_score(problem, trace, steps, index, TEACHER),
-                jumpiness_score(problem, context, step, index, TEACHER),
+                jumpiness_score(problem, context, step, TEACHER),
                 difficulty=2.0 * (index % 2),
             )
             action, _ = choose_action(scores, thresholds)

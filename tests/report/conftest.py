@@ -13,8 +13,9 @@ HOSTILE = (
     "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>"
     " &amp; $name \ud83d \x00\x1b\u2028\u2029 \u202e]]>-->"
 )
-# Twelve problems are enough for all groups, all rewards and all five actions.
+# Twelve problems are enough for all groups, all rewards and, with a low tau_D, for all five actions.
 SMALL = """
+    --bridge.tau-difficulty 0.05
     --data.limit 12 --data.test-limit 2 --difficulty.num-samples 8 --difficulty.max-new-tokens 96
     --grpo.batch-size 2 --grpo.mini-batch-size 1 --grpo.num-rollouts 4 --grpo.max-new-tokens 96
     --evaluation.pass-samples 0 --evaluation.max-new-tokens 48

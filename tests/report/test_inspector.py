@@ -20,10 +20,17 @@ def inspector(small_run):
     return Inspector(read_run(small_run), 1000, 10**6)
 
 
-@pytest.fixture(scope="module")
-def details(inspector):
+RECYCLED = {ExampleKind.DIAGNOSTIC, ExampleKind.REPAIR, ExampleKind.NEW}
+
+
+def by_problem(inspector):
     """Details by problem id; the index and the details are in the same order."""
     return {line["id"]: detail for line, detail in zip(inspector.index(), inspector.details(), strict=True)}
+
+
+@pytest.fixture(scope="module")
+def details(inspector):
+    return by_problem(inspector)
 
 
 def test_every_problem_is_there_behind_the_papers_example(inspector):
@@ -44,12 +51,16 @@ def test_each_step_has_its_scores_and_the_leaf_that_they_lead_to(inspector, deta
 
 def test_local_samples_are_those_that_were_trained_on(small_run, details):
     trained = read_records(small_run / "iter1/1_sft/2_bridge/examples.jsonl", SFTExample)
-    local = [(e.problem_id, e.messages[-1].content) for e in trained if e.kind is ExampleKind.LOCAL]
+    local = [
+        (e.problem_id, e.messages[0].content, e.messages[-1].content, e.target, e.ends_turn)
+        for e in trained
+        if e.kind is ExampleKind.LOCAL
+    ]
     shown = [
-        (problem_id, step["local"]["answer"])
+        (problem_id, one["prompt"], one["written"] + one["answer"], one["answer"], one["ends_turn"])
         for problem_id, detail in details.items()
-        for step in (detail["bridge"] or {"steps": []})["steps"]
-        if step["local"] and problem_id != CARLA.id
+        for one in [step["local"] for step in (detail["bridge"] or {"steps": []})["steps"]]
+        if one and problem_id != CARLA.id
     ]
     assert shown == local and local
 
@@ -76,7 +87,7 @@ def test_each_token_is_shaded_by_its_own_log_probability(small_run, details):
 def test_a_failure_has_its_candidates_and_the_one_that_was_diagnosed(small_run, details):
     records = read_records(small_run / "iter1/4_recycle/diagnosed.jsonl", Diagnosed)
     assert records
-    recycled = read_records(small_run / "iter2/1_sft/3_recycled/examples.jsonl", SFTExample)
+    recycled = read_records(small_run / "iter2/1_sft/union/examples.jsonl", SFTExample)
     for record in records:
         failure = details[record.problem_id]["failures"][0]
         told = failure["diagnosed"]
@@ -90,7 +101,7 @@ def test_a_failure_has_its_candidates_and_the_one_that_was_diagnosed(small_run, 
         if told["error"]:
             begin, end = told["error"]
             assert response[begin:end].split() == record.diagnosis.first_error.split()
-        trained = [(e.kind, e.messages[-1].content) for e in recycled if e.problem_id == record.problem_id]
+        trained = [(e.kind, e.target) for e in recycled if e.problem_id == record.problem_id and e.kind in RECYCLED]
         assert [(sample["kind"], sample["answer"]) for sample in told["samples"]] == trained
 
 
@@ -119,9 +130,23 @@ def test_carla_has_the_local_samples_of_figure_12():
     local = [step["local"] for step in carla(Prompts())["detail"]["bridge"]["steps"]]
     assert [at for at, one in enumerate(local) if one] == [0, 1, 3]
     for at in (0, 1, 3):
-        assert local[at]["kind"] == ExampleKind.LOCAL and local[at]["answer"] == TABLE_12[at].text
-        assert CARLA.question in local[at]["prompt"]
-        assert [unit.text in local[at]["prompt"] for unit in TABLE_12] == [before < at for before in range(5)]
+        assert local[at]["kind"] == ExampleKind.LOCAL and local[at]["answer"] == f"{TABLE_12[at].text}\n\n"
+        assert CARLA.question in local[at]["prompt"] and not local[at]["ends_turn"]
+        assert [unit.text in local[at]["written"] for unit in TABLE_12] == [before < at for before in range(5)]
+
+
+def test_the_inspector_shows_the_local_samples_of_the_runs_own_reading(copied):
+    """A run that has them as turns of their own shows them so."""
+    settings = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**settings, "readings.local_samples": "own_turn"}))
+    shown = [
+        step["local"]
+        for detail in by_problem(Inspector(read_run(copied), 1000, 10**6)).values()
+        for step in (detail["bridge"] or {"steps": []})["steps"]
+        if step["local"]
+    ]
+    own = [one for one in shown if CARLA.question not in one["prompt"]]
+    assert own and all("Write only the next step." in one["prompt"] and not one["written"] for one in own)
 
 
 def test_the_cap_keeps_some_of_every_kind_and_is_the_same_every_time():

@@ -28,7 +28,7 @@ def explained(section):
 @pytest.mark.parametrize(
     ("section", "pattern", "files"),
     [
-        ("SFT: a line an optimizer step", "iter*/1_sft/*/metrics.jsonl", 5),
+        ("SFT: a line an optimizer step", "iter*/1_sft/*/metrics.jsonl", 3),
         ("GRPO: a line a rollout batch", "iter*/3_grpo/metrics.jsonl", 2),
         ("Time", "iter*/3_grpo/timing.jsonl", 2),
     ],

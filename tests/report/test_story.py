@@ -2,10 +2,11 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
-from reference.config import TINY
+from reference.config import TINY, ReadingsConfig
 from reference.engines.artifacts import read_records
 from reference.offline.tiny_model import BASE_CHECKPOINT
 from reference.records import Rejected, RolloutGroup, to_json
@@ -24,13 +25,23 @@ def test_a_finished_run_has_every_stage_with_its_counts_and_seconds(small_run):
     assert len(run.problems) == len(run.graded) == 12 and len(run.iterations) == 2
     assert [iteration.recycles for iteration in run.iterations] == [True, False]
     assert list(run.iterations[0].sft) == ["1_medium", "2_bridge"]
-    assert list(run.iterations[1].sft) == ["1_medium", "2_bridge", "3_recycled"]
+    assert list(run.iterations[1].sft) == ["union"]
 
 
 def test_every_stage_is_told_in_one_line(small_run):
     lines = [stage.does for stage in read_run(small_run).stages]
     assert all(lines) and "greedy accuracy of iter1/1_sft/2_bridge" in lines
-    assert {name.rsplit("/", 1)[-1] for name in stage_names(TINY) if not name.startswith("eval/iter")} == set(DOES)
+    phases = replace(TINY, readings=ReadingsConfig(later_sft="phases"))
+    names = [*stage_names(TINY), *stage_names(phases)]
+    assert {name.rsplit("/", 1)[-1] for name in names if not name.startswith("eval/iter")} == set(DOES)
+
+
+def test_a_run_of_an_older_version_is_a_sentence(copied):
+    settings = json.loads((copied / "config.json").read_text())
+    old = {name: value for name, value in settings.items() if not name.startswith("readings.")}
+    (copied / "config.json").write_text(json.dumps(old))
+    with pytest.raises(ValueError, match="is a run of an older version of this project"):
+        read_run(copied)
 
 
 def test_an_outcome_leads_to_its_whole_group(small_run):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from reference.config import Config, GRPOConfig, SFTConfig
+from reference.config import Config, GRPOConfig, SFTConfig, flatten
 from reference.engines.artifacts import read_records
 from reference.engines.chat import TokenizedExample
 from reference.engines.distributed import Process
@@ -62,7 +62,7 @@ def test_the_sft_step_is_verls_whatever_the_micro_batches(random_checkpoint, max
     loss = verl.sft_loss(*logprobs_of(by_hand.policy, [(one.token_ids, one.prompt_length) for one in batch]))
     loss.backward()
     learner = learner_of(random_checkpoint())
-    metrics = sft_step(learner, batch, max_tokens, equations="verl")
+    metrics = sft_step(learner, batch, max_tokens, mean="tokens")
     assert metrics["loss"] == pytest.approx(loss.item(), rel=1e-12)
     torch.testing.assert_close(gradient(learner), gradient(by_hand), rtol=0, atol=1e-13)
     papers = sft_step(learner_of(random_checkpoint()), batch, max_tokens)
@@ -116,7 +116,7 @@ def test_the_phase_has_verls_schedule(tmp_path, random_student):
     name, rates = "iter1/1_sft/1_medium", {}
     for equations, schedule in (("paper", cosine_schedule), ("verl", verl.cosine_schedule)):
         config = Config(sft=SFTConfig(batch_size=2, lr=1e-3), equations=equations)
-        run = RunFolder(tmp_path / equations, {"equations": equations}, [name], say=lambda line: None)
+        run = RunFolder(tmp_path / equations, flatten(config), [name], say=lambda line: None)
         train_sft(run, config, name, random_student.base, EXAMPLES, random_student)
         lines = (tmp_path / equations / name / "metrics.jsonl").read_text().splitlines()
         rates[equations] = [json.loads(line)["lr"] for line in lines]
@@ -133,16 +133,16 @@ RAGGED = [
 def test_the_phase_has_verls_loss_and_mask(tmp_path, random_student):
     name = "iter1/1_sft/1_medium"
     config = Config(sft=SFTConfig(batch_size=3), equations="verl")
-    run = RunFolder(tmp_path, {"equations": "verl"}, [name], say=lambda line: None)
+    run = RunFolder(tmp_path, flatten(config), [name], say=lambda line: None)
     train_sft(run, config, name, random_student.base, RAGGED, random_student)
     (row,) = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
 
-    def loss_of(mask, equations):
+    def loss_of(mask, mean):
         batch = tokenize(RAGGED, random_student.chat, 999, mask).examples
-        return sft_step(learner_of(random_student.base), batch, 10**9, equations=equations)["loss"]
+        return sft_step(learner_of(random_student.base), batch, 10**9, mean=mean)["loss"]
 
-    assert row["loss"] == pytest.approx(loss_of("verl", "verl"), rel=1e-5)
-    for other in (("paper", "verl"), ("verl", "paper"), ("paper", "paper")):
+    assert row["loss"] == pytest.approx(loss_of("verl", "tokens"), rel=1e-5)
+    for other in (("paper", "tokens"), ("verl", "responses"), ("paper", "responses")):
         assert abs(row["loss"] - loss_of(*other)) > 1e-4 * row["loss"]
 
 
@@ -171,7 +171,7 @@ def test_difficulty_and_rollouts_have_verls_scorer(tmp_path, random_student, equ
     problems, student = [Problem("p0", "8 * 9?", "72")], replace(random_student, sampler=FullStop())
     config = Config(equations=equations)
     names = [estimate_difficulty.STAGE, "iter1/2_filter"]
-    run = RunFolder(tmp_path / "run", {"equations": equations}, names, say=lambda line: None)
+    run = RunFolder(tmp_path / "run", flatten(config), names, say=lambda line: None)
     run.problems_path.parent.mkdir(parents=True, exist_ok=True)
     for record in (run.problems_path, run.prompts_path):
         record.write_text("")
@@ -201,7 +201,7 @@ def test_the_stage_has_verls_loss_and_scorer(tmp_path, random_student, equations
     config = Config(grpo=replace(GRPO, batch_size=1, mini_batch_size=1, epochs=1), equations=equations)
     (tmp_path / "iter1" / "2_filter").mkdir(parents=True)
     (tmp_path / "iter1" / "2_filter" / "rollouts.jsonl").write_text("")
-    run = RunFolder(tmp_path, {"equations": equations}, [name], say=lambda line: None)
+    run = RunFolder(tmp_path, flatten(config), [name], say=lambda line: None)
     run.take_up(problems, [], random_student.prompts)
     train_grpo(run, config, name, random_student.base, problems, replace(random_student, sampler=Ragged()))
     (row,) = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from reference.config import Config, DataConfig, EvaluationConfig
+from reference.config import Config, DataConfig, EvaluationConfig, flatten
 from reference.engines.artifacts import read_records
 from reference.engines.judge import Judge
 from reference.engines.run_folder import RunFolder
@@ -67,7 +67,7 @@ def scripted(random_student):
 
 
 def evaluated(path, student, config=CONFIG, name="base", benchmarks=BENCHMARKS):
-    run = RunFolder(path, {"seed": 1111, "evaluation.pass_samples": 8}, PLAN, say=lambda line: None)
+    run = RunFolder(path, flatten(CONFIG), PLAN, say=lambda line: None)
     problems = [problem for group in benchmarks.values() for problem in group]
     run.take_up([], problems, student.prompts)
     judge = Judge(problem for problems in benchmarks.values() for problem in problems)

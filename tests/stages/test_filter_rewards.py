@@ -5,11 +5,11 @@ import math
 
 import pytest
 
-from reference.config import Config, GRPOConfig
+from reference.config import Config, GRPOConfig, flatten
 from reference.engines.artifacts import read_records
 from reference.engines.run_folder import RunFolder
 from reference.records import Problem, RolloutGroup
-from reference.stages.filter_rewards import filter_rewards, rollout_groups
+from reference.stages.filter_rewards import ROLLOUT_SETTINGS, filter_rewards, rollout_groups
 
 NAME = "iter1/2_filter"
 PROBLEMS = [Problem(f"p{n}", f"What is {n} + 1?", str(n + 1)) for n in range(3)]
@@ -19,10 +19,17 @@ CONFIG = Config(grpo=GRPOConfig(num_rollouts=2, max_new_tokens=12))
 @pytest.fixture
 def filtered(random_student, tmp_path):
     """The stage's folder and what it returned."""
-    run = RunFolder(tmp_path, {"seed": 1111}, [NAME], say=lambda line: None)
+    run = RunFolder(tmp_path, flatten(CONFIG), [NAME], say=lambda line: None)
     run.take_up(PROBLEMS, [], random_student.prompts)
     split = filter_rewards(run, CONFIG, NAME, random_student.base, PROBLEMS, random_student)
     return tmp_path / NAME, split
+
+
+def test_the_filter_is_bound_to_how_it_samples_and_to_nothing_else_of_grpo(filtered):
+    """A single setting of a section, too: for a while such a name bound nothing."""
+    read = json.loads((filtered[0] / "receipt.json").read_text())["settings"]
+    assert {name for name in read if name.startswith("grpo.")} == set(ROLLOUT_SETTINGS)
+    assert read["grpo.num_rollouts"] == 2 and len(ROLLOUT_SETTINGS) == 4
 
 
 def test_every_problem_is_on_one_side(filtered):

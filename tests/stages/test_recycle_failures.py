@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from reference.config import Config, RecyclingConfig, TeacherConfig
+from reference.config import Config, RecyclingConfig, TeacherConfig, flatten
 from reference.engines.artifacts import read_records, write_records, write_whole
 from reference.engines.run_folder import RunFolder
 from reference.interfaces import UnusableAnswer
@@ -43,7 +43,7 @@ class Diagnosing:
 
 
 def recycled(path, student, teacher, calibration=Calibration(1.0, 100.0, 5.0), config=Config()):
-    run = RunFolder(path, {"seed": 1}, [NAME], say=lambda line: None)
+    run = RunFolder(path, flatten(config), [NAME], say=lambda line: None)
     run.take_up(PROBLEMS, [], student.prompts)
     write_records(path / "iter1" / "2_filter" / "rollouts.jsonl", FAILED)
     write_whole(path / "3_bridge" / "calibration.json", "{}")
@@ -106,14 +106,14 @@ def test_the_near_miss_has_an_answer_that_the_rewards_verifier_reads(random_stud
     """What verl does not read is no answer of Eq. 33, however ours would read it."""
     responses = tuple(Completion((1,) * 50, f"It is 9\n{answer}", True) for answer in ("####1", "#### 9"))
     problem, failed = PROBLEMS[0], RolloutGroup("p0", responses, (0.0, 0.0))
-    run = RunFolder(tmp_path, {"equations": equations}, [NAME], say=lambda line: None)
+    run = RunFolder(tmp_path, flatten(Config(equations=equations)), [NAME], say=lambda line: None)
     run.take_up(PROBLEMS, [], random_student.prompts)
     write_records(tmp_path / "iter1" / "2_filter" / "rollouts.jsonl", [failed])
     write_whole(tmp_path / "3_bridge" / "calibration.json", "{}")
     teacher, taus = Diagnosing(), Calibration(1.0, 100.0, 5.0)
     recycle_failures(run, Config(equations=equations), NAME, [problem], [failed], taus, random_student, teacher)
     assert teacher.asked == [("p0", responses[chosen].text)]
-    assert json.loads((tmp_path / NAME / "receipt.json").read_text())["settings"] == {"equations": equations}
+    assert json.loads((tmp_path / NAME / "receipt.json").read_text())["settings"]["equations"] == equations
 
 
 def test_given_thresholds_are_used_without_a_hard_problem(random_student, tmp_path):

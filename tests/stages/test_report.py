@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from reference.config import TINY
+from reference.config import TINY, ReadingsConfig
 from reference.engines.artifacts import write_records
 from reference.paper.reported import LLAMA, QWEN, TABLE_10
 from reference.records import Evaluation
@@ -103,7 +103,8 @@ def test_runs_that_cannot_be_averaged_are_refused(tmp_path, monkeypatch, capsys)
 
 
 def test_every_row_of_the_paper_belongs_to_a_stage_that_is_evaluated():
-    names = stage_names(TINY)
+    phases = replace(TINY, readings=ReadingsConfig(later_sft="phases"))
+    names = [*stage_names(TINY), *stage_names(phases)]
     for stage in PAPER_ROW:
         assert f"eval/{stage.replace('/', '-')}" in names
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from reference.config import Config, SFTConfig
+from reference.config import Config, SFTConfig, flatten
 from reference.engines.artifacts import read_records
 from reference.engines.chat import TokenizedExample
 from reference.engines.distributed import Process
@@ -127,7 +127,7 @@ SETTINGS = Config(sft=SFTConfig(batch_size=2, lr=1e-3, save_every=2, epochs=2))
 
 
 def run_folder(path):
-    run = RunFolder(path, {"seed": 1111, "sft.lr": 1e-3, "grpo.lr": 1.0}, [NAME], say=lambda line: None)
+    run = RunFolder(path, flatten(SETTINGS), [NAME], say=lambda line: None)
     run.take_up([], [], Prompts())
     return run
 
@@ -147,7 +147,9 @@ def test_a_phase_writes_its_examples_its_metrics_and_a_checkpoint(random_student
     counts = receipt(tmp_path)["counts"]
     assert (counts["examples"], counts["truncated"], counts["answers lost"], counts["left empty"]) == (5, 0, 0, 0)
     assert counts["steps"] == 2 * 3  # two epochs of 2 + 2 + 1
-    assert receipt(tmp_path)["settings"] == {"seed": 1111, "sft.lr": 1e-3}
+    read, own = receipt(tmp_path)["settings"], ("seed", "equations", "readings.sft_mean")
+    assert {name for name in read if not name.startswith(("sft.", "model."))} == set(own)
+    assert read["sft.lr"] == 1e-3 and "sft.max_tokens_per_batch" in read
     assert sorted(path.name for path in (tmp_path / NAME).iterdir()) == [
         "checkpoint",
         "examples.jsonl",
