@@ -63,7 +63,7 @@ class VLLMConfig:
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """The stronger model T. Section 4.1: qwen-plus, temperature 0.7, top-p 0.9, for traces, Bridge and recycling."""
+    """The stronger model T. Appendix B.1: qwen-plus, temperature 0.7, top-p 0.9, for traces, Bridge and recycling."""
 
     kind: Literal["symbolic", "chat"] = "chat"
     """`chat`: a model behind an OpenAI-compatible endpoint, its key in OPENAI_API_KEY; `symbolic`: reads the gold
@@ -71,11 +71,11 @@ class TeacherConfig:
     base_url: str = "https://dashscope-intl.aliyuncs.com/compatible-mode/v1"
     """The endpoint, up to and without `/chat/completions`."""
     model: str = "qwen-plus"
-    """Section 4.1's teacher."""
+    """Appendix B.1's teacher."""
     temperature: float = 0.7
-    """Section 4.1."""
+    """Appendix B.1."""
     top_p: float = 0.9
-    """Section 4.1."""
+    """Appendix B.1."""
     max_new_tokens: int = 4096
     """The longest answer the teacher may give."""
     attempts: int = 3

@@ -35,6 +35,6 @@ def test_every_decimal_in_the_prose_stands_in_a_block(page):
 def test_the_masks_are_shown_with_the_templates_that_the_chat_is_tested_with():
     page = PAGES[1].read_text(encoding="utf-8")
     shown = constants_of("\n".join(body for kind, body in BLOCK.findall(page) if kind == "python"))
-    tested = constants_of((ROOT / "tests" / "engines" / "test_chat.py").read_text(encoding="utf-8"))
+    tested = constants_of((ROOT / "tests" / "engines" / "conftest.py").read_text(encoding="utf-8"))
     for name in ("QWEN_TEMPLATE", "LLAMA_32_TEMPLATE"):
         assert shown[name] == tested[name], name

@@ -85,7 +85,7 @@ def previous_context(steps: Sequence[str]) -> str:
 
 
 def jumpiness_score(problem: Problem, context: str, step: str, teacher: Teacher) -> float:
-    """Eq. (7): J_i = J_jump(q, P_i, s_i); 0 without asking where P_i is empty, as for the first step (J_1 = 0)."""
+    """Eq. (7): J_i = J_jump(q, P_i, s_i); 0 without asking where P_i is empty, as for s_1 (ambiguity A58)."""
     return _judged(teacher.jumpiness(problem, context, step)) if context else 0.0
 
 

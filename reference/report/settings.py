@@ -7,7 +7,7 @@ from typing import NamedTuple
 from reference.config import Config, flatten
 from reference.paper.reported import TABLE_5, TABLE_6
 
-# Row of the table -> the settings that are this row. The other rows are no settings (tests/test_config.py says why).
+# Row of the table -> the settings that are this row. The other rows are no settings (ambiguity A59).
 TABLE_5_FIELDS: Mapping[str, Sequence[str]] = {
     "Training epochs": ["sft.epochs"],
     "Train batch size": ["sft.batch_size"],

@@ -241,3 +241,12 @@ def test_the_student_prompt_is_the_question_and_a_short_instruction():
 def test_the_student_is_asked_for_the_kind_of_answer_that_is_judged(kind, ends):
     (message,) = student_messages(PROMPTS, Problem("p", "Which?", "B", kind=kind))
     assert message.content.startswith("Which?\n") and message.content.endswith(ends)
+
+
+def test_a_raw_trace_is_asked_for_without_a_word_of_the_student():
+    """Ambiguity A23: the Bridge makes a trace learnable, the prompt for it must not. Expand and Localize are told."""
+    (raw,) = solve_messages(Prompts(), PROBLEM)
+    rewriting = [messages(Prompts(), PROBLEM, "P", "s")[0] for messages in (expand_messages, localize_messages)]
+    for word in ("student", "learn", "small", "every calculation", "one idea"):
+        assert word not in raw.content.lower()
+    assert all("small language model is to learn" in message.content for message in rewriting)
