@@ -159,10 +159,16 @@ def test_the_steps_of_a_trace_are_cut_out_of_one_tokenisation(any_chat):
     prompt = any_chat.prompt_ids([QUESTION])
     assert list(token_ids) == prompt + any_chat.tokenizer("".join(steps), add_special_tokens=False)["input_ids"]
     assert starts[0] == len(prompt) and starts == sorted(starts)
-    for index in range(1, len(steps)):  # each token is of the step that its last character is of
-        assert any_chat.step_ids([QUESTION], "".join(steps[:index]), "".join(steps[index:])) == TokenizedExample(
-            token_ids, starts[index]
-        )
+    # Each token is of the step that its last character is of.
+    offsets = any_chat.tokenizer("".join(steps), add_special_tokens=False, return_offsets_mapping=True)[
+        "offset_mapping"
+    ]
+    step_of_character = [number for number, step in enumerate(steps) for _ in step]
+    step_of_token = [step_of_character[end - 1] for _, end in offsets]
+    assert starts == [len(prompt) + step_of_token.index(number) for number in range(len(steps))]
+    for index in range(1, len(steps)):
+        example = any_chat.step_ids([QUESTION], "".join(steps[:index]), "".join(steps[index:]))
+        assert example == TokenizedExample(token_ids, starts[index])
 
 
 @pytest.mark.parametrize("with_tail", [False, True])
