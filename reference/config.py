@@ -129,7 +129,7 @@ class BridgeConfig:
 
 @dataclass(frozen=True)
 class ReadingsConfig:
-    """Four places where the paper can be read in two ways and the result depends on which one is taken.
+    """Four places where the paper can be read in two ways and the result may depend on which one is taken.
 
     The defaults have the better ground in its text (docs/ambiguities.md); `--experiment readings` measures the others.
     """

@@ -74,8 +74,9 @@ class Teacher(Protocol):
     """The stronger model T. Each verb is one prompt of `paper.prompts`; scores are one of 0, 0.25, 0.5, 0.75, 1.
 
     Every verb may raise `UnusableAnswer` with the reason why it has nothing usable to say about an item. `concurrency`
-    is the number of threads that may ask at a time. `later` are the steps behind the one to be rewritten: it must not
-    say what they say.
+    is the number of threads that may ask at a time. `context` is P_i: for `jumpiness` that of Eq. 6, for `expand` and
+    `localize` that of Algorithm 1's line 9, the processed steps (ambiguity A14). `later` are the steps after the one to
+    be rewritten: it must not say what they say.
     """
 
     concurrency: int

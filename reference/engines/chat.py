@@ -85,8 +85,8 @@ class Chat:
     def sft_ids(self, example: SFTExample, with_tail: bool = False) -> TokenizedExample:
         """x and y of Eq. 21 for any SFT example; `with_tail` as in `example_ids`.
 
-        A local sample is laid out as in Eq. 8: before training, its loss is that step's difficulty. Raises as
-        `example_ids`.
+        A local sample is laid out as in Eq. 8: without an end of turn its loss is, before training, Eq. 8 of this step
+        after this context. Raises as `example_ids`.
         """
         said, begin = example.messages[-1].content, example.supervised_from
         if begin == 0 and example.ends_turn:
@@ -94,9 +94,10 @@ class Chat:
         step = self.step_ids(example.messages[:-1], said[:begin], said[begin:])
         if not example.ends_turn:
             return step
-        whole = self.example_ids(example.messages, with_tail).token_ids
-        end = max(at for at, token in enumerate(whole) if token in self.end_ids)
-        return TokenizedExample(step.token_ids + whole[end:], step.prompt_length)
+        whole = self.example_ids(example.messages, with_tail)
+        answer = whole.token_ids[whole.prompt_length :]
+        end = next(at for at, token in enumerate(answer) if token in self.end_ids)
+        return TokenizedExample(step.token_ids + answer[end:], step.prompt_length)
 
     def example_ids(self, messages: Sequence[Message], with_tail: bool = False) -> TokenizedExample:
         """A supervised chat, cut after the token that ends the assistant's last turn.

@@ -6,10 +6,12 @@ killed at any moment finds a folder it can go on from.
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from reference.engines.distributed import Process
 from reference.interfaces import Share
 
 RECEIPT = "receipt.json"
+ELSEWHERE = "elsewhere.json"
 FORGOTTEN = ".forgotten"
 STATE = "state.pt"
 NOT_OUTPUTS = (RECEIPT, STATE)
@@ -185,7 +188,7 @@ class RunFolder:
         self.free = set(free)
         self.path = path
         self.original: RunFolder | None = None
-        self.siblings: list[Path] = []  # other variants of that run, whose stages a variant may take
+        self.shared_with: list[Path] = []  # other variants of that run, whose stages a variant may take
         self._folders: dict[str, Path] = {}
         self.problems_path = path / "problems.jsonl"
         self.benchmarks_path = path / "benchmarks.jsonl"
@@ -318,7 +321,7 @@ class RunFolder:
             process=self.process,
         )
         made.original = self
-        made.siblings = [self.path / "variants" / other for other in shares]
+        made.shared_with = [self.path / "variants" / other for other in reversed(shares)]
         made.problems_path, made.benchmarks_path = self.problems_path, self.benchmarks_path
         made.prompts_path = self.prompts_path
         return made
@@ -326,6 +329,11 @@ class RunFolder:
     def keep_settings(self) -> None:
         """Write down what the run, or the variant, is bound to."""
         self.process.on_main(lambda: write_whole(self.path / "config.json", _pretty(self.settings)))
+
+    def keep_elsewhere(self) -> None:
+        """Write down which stages a variant that is done has from elsewhere, and from where: `elsewhere.json`."""
+        found = {name: os.path.relpath(path, self.path) for name, path in self._folders.items()}
+        self.process.on_main(lambda: write_whole(self.path / ELSEWHERE, _pretty(found)))
 
     def folder(self, name: str) -> Path:
         """Where a stage lies that was taken up before: here, or in the run that this one is a variant of."""
@@ -372,7 +380,7 @@ class RunFolder:
     def _elsewhere(self, name: str) -> list[Path]:
         """Where a variant's stage may lie if it is not its own."""
         original = [self.original.folder(name)] if self.original else []
-        return [*original, *(sibling / name for sibling in self.siblings)]
+        return [*(variant / name for variant in self.shared_with), *original]
 
     def wants(self, name: str) -> bool:
         """Whether an optional stage (an evaluation) was asked for or is there already."""
@@ -383,10 +391,11 @@ class RunFolder:
         return self.process.on_main(lambda: is_done(self.folder(name)))
 
     def kept(self, name: str) -> Path | None:
-        """A finished stage's folder, before `take_up`: here, or in the run that this is a variant of; else None."""
+        """A finished stage's folder, before `take_up`: here, or where a variant would take it from; else None."""
         if self.is_done(name) and name not in self.forgotten:
             return self.folder(name)
-        return self.original.kept(name) if self.original else None
+        found = [folder for folder in self._elsewhere(name) if self.process.on_main(partial(is_done, folder))]
+        return found[0] if found else None
 
     def is_left(self, name: str) -> bool:
         """Whether a stage is still to be run, before `take_up`: asked for, and not done or about to be forgotten."""

@@ -95,7 +95,14 @@ def _the_rest() -> list[Claim]:
             (two,),
         ),
         Claim("controls", CONTROL, "Recycling is above as many steps without it", AVERAGE, (full,), (repeated,)),
-        Claim("controls", CONTROL, "The method is above GRPO alone for as many steps", AVERAGE, (full,), (alone,)),
+        Claim(
+            "controls",
+            CONTROL,
+            "The method is above GRPO on what the base solves, for as many steps",
+            AVERAGE,
+            (full,),
+            (alone,),
+        ),
         Claim("controls", "Table 1", "The method is above ordinary GRPO", AVERAGE, (full,), (PLAIN_ROW.label,)),
         Claim("controls", CONTROL, "Bridged traces are above their local samples alone", PASS, (sft,), (LOCAL,)),
     ]

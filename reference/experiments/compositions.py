@@ -94,7 +94,7 @@ def local_only_plan(config: Config) -> list[str]:
 
 
 def local_only(run: RunFolder, config: Config, world: World) -> None:
-    """The local samples of the Bridge without the traces they come from, behind the same medium phase."""
+    """The local samples of the Bridge without the traces they come from, after the same medium phase."""
     acquired, policy = _medium(run, config, world)
     local = [example for example in acquired if example.kind is ExampleKind.LOCAL]
     policy = train_sft(run, config, "iter1/1_sft/2_local", policy, local, world.student)
@@ -115,13 +115,13 @@ def repeated(run: RunFolder, config: Config, world: World) -> None:
     """A second iteration without recycling and with as many optimizer steps: samples of D_acq once more instead."""
     student, t = world.student, "iter2"
     acquired, policy = _medium(run, config, world)
-    _, (_, bridge) = training_order(acquired)
+    bridge = dict(training_order(acquired, 1))["2_bridge"]
     policy = train_sft(run, config, "iter1/1_sft/2_bridge", policy, bridge, student)
     policy = _grpo(run, config, "iter1", policy, world)
     count = run.original_counts("iter1/4_recycle")["examples"]
     again = Random(seed_of(config.seed, "repeated")).choices(acquired, k=count) if acquired else []
     if config.readings.later_sft == "phases":
-        for phase, examples in training_order(acquired):
+        for phase, examples in training_order(acquired, 1):
             policy = train_sft(run, config, f"{t}/1_sft/{phase}", policy, examples, student)
         policy = train_sft(run, config, REPEATED, policy, again, student)
     else:
@@ -160,7 +160,7 @@ def _medium(run: RunFolder, config: Config, world: World) -> tuple[list[SFTExamp
     medium = medium_set(problems, [trace for trace in traces if trace.problem_id in medium_ids], student.prompts)
     bridge = bridge_set(problems, bridged, student.prompts, config.readings.local_samples)
     acquired = acquisition_set(medium, bridge)
-    name, examples = training_order(acquired)[0]
+    name, examples = training_order(acquired, 1)[0]
     return acquired, train_sft(run, config, f"iter1/1_sft/{name}", student.base, examples, student)
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from reference.config import Config, ReadingsConfig
 from reference.connect import World
 from reference.engines.artifacts import write_whole
-from reference.engines.run_folder import RECEIPT, RunFolder, is_done, read_receipt
+from reference.engines.run_folder import RECEIPT, RunFolder, read_receipt
 from reference.experiments.claims import claims
 from reference.experiments.effects import Effect, effects_of
-from reference.experiments.results import SEED, ClaimLine, Line, judged, lines_of, to_csv
+from reference.experiments.results import SEED, ClaimLine, Line, find_stage, folder_of, judged, lines_of, to_csv
 from reference.experiments.variants import FULL, VARIANTS, Composition, Experiment, experiments
 from reference.stages.measured import measured_in
 from reference.stages.plan import DataSizes, Expected, expected_work
@@ -54,8 +54,10 @@ def check_request(request: Request, config: Config) -> None:
             "an experiment's variants leave out operations and keep all-zero problems themselves; leave out "
             "--bridge.without and --grpo.no-exclude-all-zero"
         )
-    if config.readings != ReadingsConfig() and "readings" in request.names:
+    if "readings" in request.names and config.readings != ReadingsConfig():
         raise ValueError("`--experiment readings` chooses the readings itself; leave out --readings.*")
+    if "readings" in request.names and config.equations == "verl":
+        raise ValueError("with --equations verl SFT has verl's mean in any reading; leave it out of `readings`")
     if request.jobs > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(f"--jobs {request.jobs} is for a launch of one process; give --jobs 1 to several")
     if not config.data.tests:
@@ -100,6 +102,7 @@ def composition_of(request: Request, method: Composition) -> Composition:
                 branch = branch_of(run, name, config)
                 branch.keep_settings()
                 (VARIANTS[name].composition or method)(branch, VARIANTS[name].change(config), world)
+                branch.keep_elsewhere()
         finally:
             world.student.sampler.close()  # the next seed's engine needs its memory
 
@@ -120,12 +123,8 @@ def seed_folder(out: Path, seed: int) -> Path:
 
 
 def is_there(folder: Path, variant: str, stage: str) -> bool:
-    """Whether a seed's folder has a variant's own stage."""
-    return is_done(_stage_folder(folder, variant, stage))
-
-
-def _stage_folder(folder: Path, variant: str, stage: str) -> Path:
-    return (folder if variant == FULL else folder / "variants" / variant) / stage
+    """Whether a seed has a variant's stage: done for it, or found to be the same as one that was there."""
+    return find_stage(folder, variant, stage) is not None
 
 
 def _own_stages(variant: str, config: Config) -> list[str]:
@@ -145,7 +144,7 @@ def finished(config: Config, folders: Sequence[Path]) -> dict[str, Experiment]:
 def minutes_of(config: Config, experiment: Experiment, folders: Sequence[Path]) -> float:
     """What a finished experiment's stages took, the full run's with them: by the clock, the mean over the seeds."""
     own = [(label, stage) for label in experiment.variants for stage in _own_stages(label, config)]
-    paths = [_stage_folder(folder, *one) / RECEIPT for folder in folders for one in own]
+    paths = {folder_of(folder, *one) / RECEIPT for folder in folders for one in own}
     return sum(read_receipt(path)["seconds"] for path in paths) / 60 / len(folders)
 
 

@@ -1,7 +1,7 @@
 """What each reading of the paper is worth: main effects and interactions over all 16 combinations (a 2^4 design).
 
 The main effect of a reading is the mean difference that it makes, over the combinations of the others. The interaction
-of two is how much more one of them makes where the other is taken too. Both are paired over problems and seeds.
+of two is how much larger the effect of one is where the other is taken too. Both are paired over problems and seeds.
 """
 
 from collections.abc import Sequence

@@ -49,12 +49,12 @@ def write_page(
     page = Template(template).substitute(
         name=text(out.name),
         style=_style(),
-        lead=text(f"{len(found)} experiments, seeds {', '.join(map(str, seeds))}: {_tally(verdicts)}."),
+        lead=text(f"{_counted(len(found))}, seeds {', '.join(map(str, seeds))}{_tally(verdicts)}."),
         beside=text(
             "An interval covers other test problems and other seeds; a claim is a paired difference, judged by a rule "
             "that is older than the results. The paper's numbers are of Qwen2.5-0.5B and Llama3.2-1B on its benchmarks."
         ),
-        claims=markup.table(_claims(verdicts)),
+        claims=markup.table(_claims(verdicts)) if verdicts else "<p>No claim of the paper is about these.</p>",
         figures="\n".join(map(markup.figure, panels.values())),
         tables="\n".join(markup.table(_table(name, found[name], by_name[name])) for name in found),
         seeds=links,
@@ -68,9 +68,15 @@ def _style() -> str:
     return files("reference.report").joinpath("page.css").read_text(encoding="utf-8")
 
 
+def _counted(count: int) -> str:
+    return f"{count} experiment{'s' if count > 1 else ''}"
+
+
 def _tally(verdicts: Sequence[ClaimLine]) -> str:
+    if not verdicts:
+        return ""
     counts = {name: sum(line.verdict == name for line in verdicts) for name in ("seen", "not seen", "undecided")}
-    return f"of {len(verdicts)} claims {', '.join(f'{count} {name}' for name, count in counts.items())}"
+    return f": of {len(verdicts)} claims {', '.join(f'{count} {name}' for name, count in counts.items())}"
 
 
 def _claims(verdicts: Sequence[ClaimLine]) -> Table:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from reference.engines.artifacts import read_records
-from reference.engines.run_folder import is_done
+from reference.engines.artifacts import read_json, read_records
+from reference.engines.run_folder import ELSEWHERE, is_done
 from reference.experiments.statistics import Estimate, estimate, verdict
-from reference.experiments.variants import ALL_ZERO, AVERAGE, FORMAT, FULL, PASS, VARIANTS, Experiment, Row
+from reference.experiments.variants import ALL_ZERO, AVERAGE, FORMAT, FULL, PASS, Experiment, Row
 from reference.paper.pass_at_k import pass_at_k
 from reference.records import Evaluated, Evaluation, RolloutGroup, Sampled
 from reference.stages.evaluate import K
@@ -64,18 +64,21 @@ class Claim:
     worse: tuple[str, ...]
 
 
-def folder_of(seed_folder: Path, variant: str, stage: str) -> Path:
-    """Where a variant's stage lies: in its own folder, in one it shares stages with, or in the full run.
+def find_stage(seed_folder: Path, variant: str, stage: str) -> Path | None:
+    """Where a variant's finished stage lies: in its own folder, or where it was taken from; None before it is done."""
+    own = seed_folder if variant == FULL else seed_folder / "variants" / variant
+    elsewhere = read_json(own / ELSEWHERE) if variant != FULL and (own / ELSEWHERE).exists() else {}
+    folders = [own / stage, *([own / elsewhere[stage]] if stage in elsewhere else [])]
+    return next((folder.resolve() for folder in folders if is_done(folder)), None)
 
-    Raises:
-        ValueError: in none of them.
-    """
-    names = [] if variant == FULL else [variant, *reversed(VARIANTS[variant].shares)]
-    folders = [*(seed_folder / "variants" / name / stage for name in names), seed_folder / stage]
-    for folder in folders:
-        if is_done(folder):
-            return folder
-    raise ValueError(f"{folders[0]} is not done yet; run the experiment to its end")
+
+def folder_of(seed_folder: Path, variant: str, stage: str) -> Path:
+    """As `find_stage`. Raises ValueError before it is done."""
+    found = find_stage(seed_folder, variant, stage)
+    if found is None:
+        name = stage if variant == FULL else f"variants/{variant}/{stage}"
+        raise ValueError(f"{seed_folder / name} is not done yet; run the experiment to its end")
+    return found
 
 
 def outcomes(seed_folders: Sequence[Path], row: Row, metric: str) -> list[np.ndarray]:

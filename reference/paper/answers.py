@@ -108,12 +108,16 @@ def reward(response: str, gold: str) -> float:
 
 
 def stated_answers(text: str) -> list[str]:
-    """Every final answer in a text, wherever in its line it stands: `So #### 16` states 16, `#### 2. Check` nothing."""
+    """Every final answer in a text, wherever in a line it stands: `So #### 16. Done` states 16.
+
+    A line that begins as a numbered heading does, `#### 2. Check`, states nothing.
+    """
     found = []
     for mark in _ANSWER_MARK.finditer(text):
+        before = text[: mark.start()].rpartition("\n")[2].strip(" \t*")
         line = text[mark.start() :].split("\n", 1)[0]
         answer = normalize_number(line.removeprefix(ANSWER_MARK))
-        if answer is not None and not _NUMBERED_HEADING.match(line):
+        if answer is not None and (before or not _NUMBERED_HEADING.match(line)):
             found.append(answer)
     return found
 

@@ -244,16 +244,20 @@ def bridge_trace(
     originals = split_steps(trace)
     if not trace.strip():
         raise ValueError(f"the trace of problem {problem.id} is empty; distil it again")
-    difficulties = scorer.step_nlls(problem, originals) if scores_after == "original" else []
+    own_nlls = scorer.step_nlls(problem, originals) if scores_after == "original" else None
     processed: list[str] = []  # line 6: C~
     bridged: list[BridgedStep] = []
     for index, step in enumerate(originals):
         context = previous_context(processed)  # line 9
-        before = originals[:index] if scores_after == "original" else processed  # P_i of Eq. 6, or of line 9
+        if own_nlls is not None:  # P_i of Eq. 6
+            before, difficulty = previous_context(originals[:index]), own_nlls[index]
+        else:  # of line 9
+            written = ["".join(processed)] if processed else []
+            before, difficulty = context, scorer.step_nlls(problem, [*written, step])[-1]
         scores = StepScores(  # line 10
             importance=importance_score(problem, trace, originals, index, teacher),
-            jumpiness=jumpiness_score(problem, previous_context(before), step, teacher),
-            difficulty=difficulties[index] if difficulties else scorer.step_nlls(problem, [*before, step])[-1],
+            jumpiness=jumpiness_score(problem, before, step, teacher),
+            difficulty=difficulty,
         )
         action, adds_local = choose_action(scores, thresholds)  # lines 11-29
         if action in without:
@@ -276,15 +280,27 @@ def bridge_examples(
     """Eq. (11) for one problem (Algorithm 1, lines 34-35): (q, C~, a*), and each local sample (q, P_i, s~_i)."""
     examples = [full_example(problem, bridged.text, ExampleKind.BRIDGE, prompts)]
     written = ""  # C~ before the step, blank lines included
-    for step in bridged.steps:
-        if step.is_local:
-            assert step.rewritten is not None  # a dropped step adds no local sample
-            if local_samples == "continuation":
-                examples.append(_continuation(problem, bridged.text, written, step.rewritten, prompts))
-            else:
-                examples.append(_own_turn(problem, step, prompts))
-        written += step.rewritten or ""
+    for step, text in zip(bridged.steps, _texts_in_trace(bridged), strict=True):
+        if step.is_local and local_samples == "continuation":
+            examples.append(_continuation(problem, bridged.text, written, text, prompts))
+        elif step.is_local:
+            examples.append(_own_turn(problem, step, prompts))
+        written += text
     return examples
+
+
+def _texts_in_trace(bridged: BridgedTrace) -> list[str]:
+    """What C~ has of each step; nothing of a dropped one. An answer line stands where C~ has it (ambiguity A19)."""
+    texts = [step.rewritten or "" for step in bridged.steps]
+    if "".join(texts).strip() == bridged.text:
+        return texts
+    last = max((at for at, text in enumerate(texts) if text), default=0)
+    has_answer = any(map(is_answer_line, texts[last].split("\n")))
+    texts = ["\n".join(line for line in text.split("\n") if not is_answer_line(line)) for text in texts]
+    before = "".join(texts[:last])
+    if has_answer and bridged.text.startswith(before):
+        texts[last] = bridged.text[len(before) :]
+    return texts
 
 
 def _continuation(problem: Problem, whole: str, written: str, step: str, prompts: Prompts) -> SFTExample:
@@ -332,7 +348,7 @@ def acquisition_set(medium: Sequence[SFTExample], bridge: Sequence[SFTExample]) 
 
 
 def training_order(
-    examples: Sequence[SFTExample], iteration: int = 1, later_sft: LaterSFT = "union"
+    examples: Sequence[SFTExample], iteration: int, later_sft: LaterSFT = "union"
 ) -> list[tuple[str, list[SFTExample]]]:
     """Eq. (13): the initial SFT goes D_medium -> D_bridge, in two phases; a later one is one union (Eqs. 20, 21).
 
@@ -345,6 +361,7 @@ def training_order(
         "2_bridge": (ExampleKind.BRIDGE, ExampleKind.LOCAL),
         "3_recycled": (ExampleKind.DIAGNOSTIC, ExampleKind.REPAIR, ExampleKind.NEW),
     }
-    if iteration == 1:  # nothing was recycled yet
-        del phases["3_recycled"]
+    if iteration == 1:
+        recycled = phases.pop("3_recycled")
+        assert not any(e.kind in recycled for e in examples), "nothing is recycled before the first iteration"
     return [(name, [e for e in examples if e.kind in kinds]) for name, kinds in phases.items()]

@@ -196,7 +196,8 @@ STUDENT_LATEX = """\
 {question}
 Think step by step. End with #### <answer>, the answer in LaTeX"""
 
-# Figure 12, the input of a local sample (ambiguity A23). The reasoning so far is empty before the first step.
+# Figure 12, the input of a local sample that is a turn of its own (ambiguities A20, A23). The reasoning so far is empty
+# before the first step.
 NEXT_STEP = """\
 {question}
 Reasoning so far:
@@ -345,7 +346,7 @@ def student_messages(prompts: Prompts, problem: Problem) -> tuple[Message, ...]:
 
 
 def next_step_messages(prompts: Prompts, problem: Problem, context: str) -> tuple[Message, ...]:
-    """Figure 12: the input (q, P_i) of a local sample."""
+    """Figure 12: the input (q, P_i) of a local sample that is a turn of its own (ambiguity A20)."""
     return _ask(prompts.next_step, {"question": problem.question, "prev_context": context})
 
 

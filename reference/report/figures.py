@@ -123,7 +123,9 @@ def differences(rows: Sequence[Difference], names: Sequence[str], *, x_label: st
     with matplotlib.rc_context(STYLE):
         figure, axes = _panel(0.5 * len(rows) + 1.1)
         axes.axvline(0, color=MUTED, linewidth=1)
-        for index, (name, colour, marker) in enumerate(zip(names, SERIES, POINTS, strict=False)):
+        for index, (name, colour, marker) in enumerate(
+            zip(names, SERIES[: len(names)], POINTS[: len(names)], strict=True)
+        ):
             offset = 0.24 * (index - (len(names) - 1) / 2)
             known = [(place + offset, *row.values[index]) for place, row in enumerate(rows) if row.values]
             for place, _, low, high in known:

@@ -34,7 +34,7 @@ DOES = {
     "3_bridge": "scores each step of the hard traces and rewrites it (Eqs. 5-11, Algorithm 1)",
     "1_medium": "trains on the teacher's traces of the medium problems (Eqs. 13, 21)",
     "2_bridge": "trains on the bridged traces and their local samples (Eqs. 13, 21)",
-    "union": "trains on all of these once more and on what the failures taught, in one shuffled set (Eqs. 20, 21)",
+    "union": "trains on both sets again and on what the failures taught, all shuffled into one (Eqs. 20, 21)",
     "3_recycled": "trains on what the failures taught (Eqs. 20, 21)",
     "2_filter": "samples every problem; those with no right answer leave (Eq. 14)",
     "3_grpo": "trains by reward on the rest (Eqs. 22-28)",

@@ -118,9 +118,9 @@ function sample(title, one) {
   return make("details", {class: "sample"}, make("summary", {}, ...title),
     make("p", {class: "label"}, "the student is asked"), make("div", {class: "text"}, one.prompt),
     ...(one.written ? [make("p", {class: "label"}, "has written so far"), make("div", {class: "text off"}, one.written)] : []),
-    make("p", {class: "label"}, one.written ? "and learns to go on with" : "and learns to write"),
+    make("p", {class: "label"}, one.written ? "and learns to write next" : "and learns to write"),
     make("div", {class: "text"}, one.answer),
-    make("p", {class: "label"}, one.ends_turn ? "and to end its turn" : "without an end of its turn: the solution goes on"));
+    make("p", {class: "label"}, one.ends_turn ? "and to end its turn" : "its turn does not end here"));
 }
 
 // Tab 2: the rollouts

@@ -88,9 +88,7 @@ def _distill(
 ) -> tuple[list[list[Trace]], int]:
     """The passes over one group: the first over all of it, later ones over as many problems as are still needed.
 
-    Each draws its problems anew, without replacement.
-
-    With them, how many traces were rejected in all.
+    Each has a random order of its own. Returns them, and how many traces were rejected in all.
     """
     passes: list[list[Trace]] = []
     wanted, tokens, num_rejected = list(members), 0, 0

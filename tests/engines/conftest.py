@@ -41,6 +41,11 @@ LLAMA_32_TEMPLATE = (
     "+ message.content | trim + '<|eot_id|>' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif %}"
 )
+PHI_SPECIALS = ["<|endoftext|>", "<|end|>", "<|user|>", "<|assistant|>"]
+PHI_TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|>\n{{ message.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% else %}<|endoftext|>{% endif %}"
+)
 BOS, EOT, EOM, END_OF_TEXT = 0, 3, 4, 5
 # Llama 3's own cut into pieces: line breaks stay together, and with the punctuation before them.
 PIECES = Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
@@ -101,6 +106,14 @@ def qwen(tmp_path):
     tokenizer = byte_tokenizer(QWEN_SPECIALS, eos_token="<|im_end|>")
     tokenizer.chat_template = QWEN_TEMPLATE
     return Chat.from_checkpoint(saved(tokenizer, tmp_path / "qwen"))
+
+
+@pytest.fixture
+def phi(tmp_path):
+    """As in Phi-3: two ends stand after the last turn, and both are listed."""
+    tokenizer = byte_tokenizer(PHI_SPECIALS, eos_token="<|endoftext|>", pad_token="<|endoftext|>")
+    tokenizer.chat_template = PHI_TEMPLATE
+    return Chat.from_checkpoint(saved(tokenizer, tmp_path / "phi", eos_token_id=[0, 1]))
 
 
 @pytest.fixture

@@ -171,6 +171,13 @@ def test_the_steps_of_a_trace_are_cut_out_of_one_tokenisation(any_chat):
         assert example == TokenizedExample(token_ids, starts[index])
 
 
+def test_a_turn_with_two_ends_has_both_after_a_continuation_too(phi):
+    messages = (QUESTION, Message("assistant", "One.\n\n#### 4"))
+    last = phi.sft_ids(SFTExample("p", ExampleKind.LOCAL, messages, len("One.\n\n"), True))
+    assert phi.tokenizer.decode(supervised(phi, last)) == "#### 4<|end|>\n<|endoftext|>"
+    assert last.token_ids == phi.example_ids(messages).token_ids
+
+
 @pytest.mark.parametrize("with_tail", [False, True])
 def test_a_continuation_is_laid_out_as_a_step_and_ends_its_turn_only_where_it_says_so(any_chat, with_tail):
     context, step = "Step 1: 2 + 2 = 4\n\n", "Step 2: 4 + 1 = 5\n#### 5"

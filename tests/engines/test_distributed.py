@@ -278,7 +278,7 @@ import weakref
 from dataclasses import replace
 from pathlib import Path
 import torch
-from reference.config import TINY
+from reference.config import TINY, flatten
 from reference.engines.artifacts import write_records
 from reference.engines.chat import Chat
 from reference.engines.distributed import Process
@@ -298,11 +298,11 @@ def watched(self, policy, layers):
     made.append(weakref.ref(policy))
     shard(self, policy, layers)
 Process.shard = watched
-run = RunFolder(out, {}, ["iter1/1_sft", "iter1/3_grpo"], say=lambda line: None, process=process)
+config = replace(TINY, grpo=replace(TINY.grpo, num_rollouts=2, max_new_tokens=4))
+run = RunFolder(out, flatten(config), ["iter1/1_sft", "iter1/3_grpo"], say=lambda line: None, process=process)
 problems = [Problem("p", "What is 1 + 1?", "2")]
 run.take_up(problems, [], Prompts())
 process.on_main(lambda: write_records(out / "iter1/2_filter/rollouts.jsonl", []))
-config = replace(TINY, grpo=replace(TINY.grpo, num_rollouts=2, max_new_tokens=4))
 asked, answer = Message("user", "What is 1 + 1?"), Message("assistant", "#### 2")
 gc.collect()
 gc.disable()  # as a start of vLLM's engine does to what is there

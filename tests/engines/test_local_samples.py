@@ -1,4 +1,4 @@
-"""A local sample trains what its step was selected by: its Eq. 21 is the step's Eq. 8, for every tokenizer."""
+"""The loss of a local sample (Eq. 21) is Eq. 8 of its step after its context, for every tokenizer."""
 
 import math
 
@@ -22,7 +22,7 @@ PROBLEMS = generate("train", 6, seed=5)
 EVERY_STEP = Thresholds(importance=-1.0, jumpiness=1.0, difficulty=-1.0)  # each is important and difficult: Localize
 
 
-@pytest.fixture(params=["chatml", "qwen", "llama", "llama_32", "chat"])  # `chat`: the offline world's
+@pytest.fixture(params=["chatml", "qwen", "phi", "llama", "llama_32", "chat"])  # `chat`: the offline world's
 def scorer(request, tmp_path):
     """A student of random weights with this tokenizer."""
     chat = request.getfixturevalue(request.param)
@@ -70,9 +70,7 @@ def test_before_training_the_loss_of_a_local_sample_is_the_difficulty_of_its_ste
     assert [sample.ends_turn for sample in samples] == [False] * (len(samples) - 1) + [True]
     ids = tokenize(samples, scorer.student.chat, 10**6).examples
     for index, (sample, tokens) in enumerate(zip(samples, ids, strict=True)):
-        difficulty = scorer.step_nlls(problem, ["".join(processed[:index]), processed[index]][-2 if index else -1 :])[
-            -1
-        ]
+        difficulty = scorer.step_nlls(problem, processed[: index + 1])[-1]
         oracle = logprobs_of(scorer, tokens)
         if sample.ends_turn:
             assert tokens.token_ids[-1] in scorer.student.chat.end_ids

@@ -11,7 +11,7 @@ import pytest
 
 from reference.engines.artifacts import file_hash, read_records
 from reference.engines.distributed import Process
-from reference.engines.run_folder import NothingMoreToDo, RunFolder, StageFolder
+from reference.engines.run_folder import ELSEWHERE, NothingMoreToDo, RunFolder, StageFolder
 from reference.paper.prompts import Prompts
 from reference.records import Rejected
 
@@ -228,6 +228,31 @@ def test_a_variant_shares_the_stages_that_come_out_the_same(tmp_path):
     for name, (reads, inputs) in changed.items():
         stage = run.variant("third", SETTINGS | {"sft.lr": 0.2}, PLAN).stage(name, reads, inputs)
         assert not stage.is_done and stage.path == tmp_path / "run" / "variants" / "third" / name
+
+
+def test_a_variant_takes_stages_of_the_variants_that_it_shares_them_with(tmp_path):
+    run = run_folder(tmp_path)
+    first = run.variant("first", SETTINGS | {"sft.lr": 0.2}, PLAN)
+    finish_with(first, "2_traces", ("sft",), {"text": "one"})
+    second = run.variant("second", SETTINGS | {"sft.lr": 0.2}, PLAN, shares=("first",))
+    assert second.kept("2_traces") == first.folder("2_traces")  # what a dry run counts from
+    assert second.stage("2_traces", ("sft",), {"text": "one"}).path == first.folder("2_traces")
+    second.keep_elsewhere()
+    kept = json.loads((second.path / ELSEWHERE).read_text())
+    assert {name: (second.path / path).resolve() for name, path in kept.items()} == {
+        "2_traces": first.folder("2_traces").resolve()
+    }
+    others = {"another input": (0.2, "two", ("first",)), "another setting": (0.3, "one", ("first",))}
+    others["a stranger"] = (0.2, "one", ())
+    for name, (lr, text, shares) in others.items():
+        variant = run.variant(name, SETTINGS | {"sft.lr": lr}, PLAN, shares=shares)
+        assert not variant.stage("2_traces", ("sft",), {"text": text}).is_done, name
+
+
+def test_a_name_that_is_no_setting_is_our_mistake(tmp_path):
+    """Else a stage would be bound to less than it reads, and nobody would know."""
+    with pytest.raises(AssertionError, match="there is no setting sft.rate"):
+        run_folder(tmp_path).stage("1_difficulty", ("seed", "sft.rate"), {})
 
 
 def test_a_variant_shares_nothing_that_is_half_done_or_damaged(tmp_path):

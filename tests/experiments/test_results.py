@@ -2,12 +2,23 @@
 
 import csv
 import io
+import json
+import shutil
 
 import numpy as np
 import pytest
 
 from reference.engines.artifacts import write_records
-from reference.experiments.results import Claim, describe_results, folder_of, judged, lines_of, outcomes, to_csv
+from reference.experiments.results import (
+    Claim,
+    describe_results,
+    find_stage,
+    folder_of,
+    judged,
+    lines_of,
+    outcomes,
+    to_csv,
+)
 from reference.experiments.statistics import estimate
 from reference.experiments.variants import ALL_ZERO, AVERAGE, FORMAT, FULL, PASS, Experiment, Row
 from reference.paper.pass_at_k import pass_at_k
@@ -15,13 +26,13 @@ from reference.records import Completion, Evaluated, Evaluation, RolloutGroup, S
 
 DONE = '{"done": true, "settings": {}, "inputs": {}, "outputs": {}, "counts": {}}'
 RIGHT = {"test": 30, "ood": 20}  # problems of each benchmark
-ROWS = (Row("Base", FULL, "base"), Row("One", FULL, "iter1/3_grpo"), Row("Other", "raw-hard", "iter1/3_grpo"))
+ROWS = (Row("Base", FULL, "base"), Row("One", FULL, "iter1/3_grpo"), Row("Other", "other", "iter1/3_grpo"))
 EXPERIMENT = Experiment("Title", "Table 0", ROWS, (AVERAGE, PASS, ALL_ZERO))
 
 
 def correct_of(seed, variant, checkpoint, benchmark):
     draw = np.random.default_rng([seed, len(variant), len(checkpoint), len(benchmark)])
-    return draw.random(RIGHT[benchmark]) < 0.3 + 0.3 * (variant == "raw-hard") + 0.1 * len(checkpoint) / 12
+    return draw.random(RIGHT[benchmark]) < 0.3 + 0.3 * (variant == "other") + 0.1 * len(checkpoint) / 12
 
 
 def readable(i, benchmark):
@@ -57,7 +68,9 @@ def folders(tmp_path):
     for seed, folder in enumerate(found, start=1):
         evaluated(folder / "eval" / "base", seed, FULL, "base")
         evaluated(folder / "eval" / "iter1-3_grpo", seed, FULL, "iter1/3_grpo")
-        evaluated(folder / "variants" / "raw-hard" / "eval" / "iter1-3_grpo", seed, "raw-hard", "iter1/3_grpo")
+        evaluated(folder / "variants" / "other" / "eval" / "iter1-3_grpo", seed, "other", "iter1/3_grpo")
+        elsewhere = {stage: f"../../{stage}" for stage in ("eval/base", "iter1/2_filter")}
+        (folder / "variants" / "other" / "elsewhere.json").write_text(json.dumps(elsewhere))
         filtered(folder / "iter1" / "2_filter", seed)
     return found
 
@@ -86,7 +99,7 @@ def test_every_row_has_every_metric_in_percent(folders):
 def test_the_format_rate_is_of_all_benchmarks_or_of_one(folders):
     expected = {
         name: [
-            [c or readable(i, name) for i, c in enumerate(correct_of(seed, "raw-hard", "iter1/3_grpo", name))]
+            [c or readable(i, name) for i, c in enumerate(correct_of(seed, "other", "iter1/3_grpo", name))]
             for seed in (1, 2, 3)
         ]
         for name in RIGHT
@@ -99,7 +112,7 @@ def test_the_format_rate_is_of_all_benchmarks_or_of_one(folders):
 def test_pass_at_8_is_that_of_eq_chen(folders):
     (found,) = outcomes(folders, ROWS[2], PASS)
     expected = [
-        [pass_at_k(16, 3 * c, 8) for c in correct_of(seed, "raw-hard", "iter1/3_grpo", "test")] for seed in (1, 2, 3)
+        [pass_at_k(16, 3 * c, 8) for c in correct_of(seed, "other", "iter1/3_grpo", "test")] for seed in (1, 2, 3)
     ]
     assert found.tolist() == expected
 
@@ -110,17 +123,26 @@ def test_all_zero_problems_are_those_of_the_filter_before(folders):
     assert found.sum(axis=1).tolist() == [8, 9, 9]
 
 
+def test_a_stage_from_elsewhere_is_found_by_what_was_written_down(folders):
+    """Not guessed: a stage that was deleted, or is not done yet, must not be taken for the full run's."""
+    seed, stage = folders[0], "eval/iter1-3_grpo"
+    shutil.rmtree(seed / "variants" / "other" / "eval")
+    assert find_stage(seed, "other", stage) is None and find_stage(seed, FULL, stage) is not None
+    (seed / "variants" / "other" / "elsewhere.json").write_text(json.dumps({stage: f"../../{stage}"}))
+    assert find_stage(seed, "other", stage) == (seed / stage).resolve()
+
+
 def test_a_variant_has_its_own_stage_before_the_shared_one(folders):
     seed = folders[0]
-    assert folder_of(seed, "raw-hard", "eval/iter1-3_grpo") == seed / "variants" / "raw-hard" / "eval" / "iter1-3_grpo"
-    assert folder_of(seed, "raw-hard", "eval/base") == seed / "eval" / "base"
+    assert folder_of(seed, "other", "eval/iter1-3_grpo") == seed / "variants" / "other" / "eval" / "iter1-3_grpo"
+    assert folder_of(seed, "other", "eval/base") == seed / "eval" / "base"
     assert folder_of(seed, FULL, "eval/iter1-3_grpo") == seed / "eval" / "iter1-3_grpo"
-    begun = seed / "variants" / "raw-hard" / "eval" / "begun"
+    begun = seed / "variants" / "other" / "eval" / "begun"
     begun.mkdir()
     (begun / "receipt.json").write_text('{"done": false, "settings": {}, "inputs": {}}')
     for name in ("nothing", "begun"):
-        with pytest.raises(ValueError, match=f"raw-hard/eval/{name} is not done yet; run the experiment to its end"):
-            folder_of(seed, "raw-hard", f"eval/{name}")
+        with pytest.raises(ValueError, match=f"other/eval/{name} is not done yet; run the experiment to its end"):
+            folder_of(seed, "other", f"eval/{name}")
 
 
 def test_a_claim_is_judged_on_the_same_problems_and_seeds(folders):

@@ -146,6 +146,14 @@ def test_the_page_shows_claims_figures_and_tables_and_loads_nothing(page):
     assert "<script" not in text and "default-src 'none'" in text
 
 
+def test_the_readings_alone_have_a_page_without_claims(tmp_path):
+    only = {"readings": FOUND["readings"]}
+    path = write_page(tmp_path / "out", only, lines_of("readings"), [], EFFECTS, (1, 2))
+    text = path.read_text(encoding="utf-8")
+    assert "1 experiment, seeds 1, 2." in text and "No claim of the paper is about these." in text
+    assert "claims.csv" not in text and text.count("<figure>") == 1
+
+
 def test_each_figure_is_a_file_that_stands_alone(page):
     for name in [*FOUND, "rewards", "motivation-average"]:
         text = (page[0].parent / "results" / f"{name}.svg").read_text(encoding="utf-8")

@@ -10,6 +10,8 @@ from reference.engines.distributed import Process
 from reference.experiments.claims import claims
 from reference.experiments.driver import Request, check_request, own_work, seed_configs, variants_of
 from reference.experiments.variants import (
+    AFTER_TWO_ITERATIONS,
+    BEFORE_0_2,
     BRIDGE_VARIANTS,
     FULL,
     PLAIN_ROW,
@@ -80,7 +82,7 @@ def test_the_readings_are_all_combinations_of_four_settings_each_once():
     assert len(after_two) == len(set(after_two)) == 16 and after_two[0] == ReadingsConfig()
     after_sft = [VARIANTS[row.variant].change(TINY).readings for row in rows if row.label.endswith("after SFT")]
     assert len(after_sft) == len(set(after_sft)) == 8 and {one.later_sft for one in after_sft} == {"union"}
-    (old,) = [row for row in rows if "version 0.1, after two" in row.label.replace(")", "")]
+    (old,) = [row for row in rows if row.label.endswith(BEFORE_0_2 + AFTER_TWO_ITERATIONS)]
     assert VARIANTS[old.variant].change(TINY).readings == ReadingsConfig("processed", "own_turn", "phases", "responses")
 
 
@@ -152,6 +154,7 @@ def test_each_seed_may_have_a_base_of_its_own():
             replace(TINY, readings=ReadingsConfig(later_sft="phases")),
             "chooses the readings itself; leave out --readings",
         ),
+        (Request(("readings",), (1,), 1), replace(TINY, equations="verl"), "SFT has verl's mean in any reading"),
         (
             Request(("components",), (1,), 1),
             replace(TINY, evaluation=replace(TINY.evaluation, pass_samples=0)),

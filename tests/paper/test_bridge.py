@@ -432,6 +432,8 @@ def test_the_processed_trace_states_the_gold_answer_once_and_last(steps, gold, t
         ["**#### 8**\n", "b"],
         ["Final Answer: #### 8\n", "b\n#### 7"],
         ["so #### 7, or #### 8.\n", "b"],
+        ["b. The answer is #### 8. That is all.\n\n", "#### 7"],  # no heading: it does not begin its line
+        ["- #### 8) b\n", "#### 7"],
     ],
 )
 def test_a_trace_that_states_another_answer_is_refused(steps):
@@ -547,12 +549,25 @@ def test_where_all_steps_before_were_dropped_nothing_is_jumped_over():
         assert bridged.steps[1].scores.jumpiness == len(asked)
 
 
+STEP_2 = "Step 2: b\n#### 7"
+
+
 @pytest.mark.parametrize(
     ("scores", "rewrites", "said", "ends_turn"),
     [
         ([(1.0, 0.0, 0.0), (1.0, 0.0, 2.0)], {}, "Step 1: a\nlocalized: Step 2: b\n#### 7", True),
         # it lost the answer line, which comes back as a line of its own: the trace goes on after this step
-        ([(1.0, 0.0, 0.0), (1.0, 0.0, 2.0)], {"Step 2: b\n#### 7": "b"}, "Step 1: a\nb", False),
+        ([(1.0, 0.0, 0.0), (1.0, 0.0, 2.0)], {STEP_2: "b"}, "Step 1: a\nb", False),
+        # C~ has the answer line in another form, or after what the teacher wrote behind it
+        ([(1.0, 0.0, 0.0), (1.0, 0.0, 2.0)], {STEP_2: "b\n**#### 7.0**"}, "Step 1: a\nb\n\n#### 7", True),
+        (
+            [(1.0, 0.0, 0.0), (1.0, 0.0, 2.0)],
+            {STEP_2: "b\n#### 7\n\nCheck: ok"},
+            "Step 1: a\nb\n\nCheck: ok\n\n#### 7",
+            True,
+        ),
+        # an answer line in the middle of C~ has moved to its end
+        ([(1.0, 0.0, 2.0), (1.0, 0.0, 0.0)], {"Step 1: a": "a\n#### 7"}, "a\n", False),
         # what follows it was dropped, but for the answer
         ([(1.0, 0.0, 2.0), (0.0, 1.0, 0.0)], {}, "localized: Step 1: a\n", False),
     ],
@@ -564,6 +579,7 @@ def test_a_local_sample_ends_its_turn_where_the_processed_trace_ends(scores, rew
     assert (sample.messages[-1].content, sample.ends_turn) == (said, ends_turn)
     assert ends_turn == (said == bridged.text == whole.target)
     assert sample.messages[:-1] == whole.messages[:-1] and bridged.text.startswith(said.rstrip())
+    assert sample.target in said and said.endswith(sample.target)
 
 
 def test_a_dropped_step_is_out_of_sight_of_the_later_ones_and_an_expanded_one_is_seen_expanded():
@@ -621,6 +637,7 @@ def test_the_answer_outlives_its_unit(scores, rewrite, text):
         ((1.0, 1.0, 0.0), " ", "empty text"),
         ((1.0, 1.0, 0.0), "b\n#### 8", "the final answer #### 8 into"),
         ((1.0, 1.0, 0.0), "b\nFinal Answer: #### 8", "the final answer #### 8 into"),
+        ((1.0, 1.0, 0.0), "b. The answer is #### 8. That is all.\n\n#### 7", "the final answer #### 8 into"),
         ((1.0, 1.0, 0.0), "so #### 8, no, #### 7\n#### 7", "the final answer #### 8 into"),
     ],
 )
@@ -756,8 +773,12 @@ def test_the_initial_sft_goes_from_medium_to_bridge_and_a_later_one_is_one_union
     kinds = [kind for kind in ExampleKind if kind is not ExampleKind.TRACE]  # the experiments' own
     examples = [SFTExample(str(number), kind, ()) for number, kind in enumerate([*kinds, *kinds])]
     random.Random(0).shuffle(examples)
+    acquired = [one for one in examples if one.kind in (ExampleKind.MEDIUM, ExampleKind.BRIDGE, ExampleKind.LOCAL)]
     for later_sft in ("union", "phases"):
-        assert [name for name, _ in training_order(examples, 1, later_sft)] == ["1_medium", "2_bridge"]
+        phases = dict(training_order(acquired, 1, later_sft))
+        assert list(phases) == ["1_medium", "2_bridge"] and sum(map(len, phases.values())) == len(acquired)
+        with pytest.raises(AssertionError, match="nothing is recycled before the first iteration"):
+            training_order(examples, 1, later_sft)
     assert training_order(examples, 2) == [("union", examples)]
 
 

@@ -5,15 +5,34 @@ from xml.etree import ElementTree
 
 import pytest
 
-from reference.report.figures import SERIES, VARIABLES, Bar, Line, Part, bars, lines, moving_mean, shares, steps
+from reference.report.figures import (
+    SERIES,
+    VARIABLES,
+    Bar,
+    Difference,
+    Line,
+    Part,
+    bars,
+    differences,
+    lines,
+    moving_mean,
+    shares,
+    steps,
+)
 
 BARS = [Bar("base", 60.0, 50.2, 69.1, (45.7, None)), Bar("<b>$x$ & y", 0.0, 0.0, 3.7), Bar("last", 53.0)]
 LINES = [Line("Medium", [200, 400, 600], [70, 72, 75], [68, 70, 73], [72, 74, 77]), Line("Hard", [200, 600], [60, 61])]
 PARTS = [Part("iteration 1", [0.1, 0.5, 0.3]), Part("iteration 2", [0.4])]
+DIFFERENCES = [
+    Difference("a heading"),
+    Difference("a < b", [(-2.0, -3.0, -1.0), (1.0, 0.0, 2.0)]),
+    Difference("b", [(0.0, -1.0, 1.0), (4.0, 3.0, 5.0)]),
+]
 DRAWN = {
     "bars": lambda: bars(BARS, x_label="% right", about="a & b", papers=("paper: A", "paper: B"), decimals=1),
     "shares": lambda: shares([("one", (50, 45, 5)), ("two", (100, 0, 0))], ("a", "b", "c"), x_label="%", about="s"),
     "lines": lambda: lines(LINES, x_label="tokens", y_label="pass@8", about="l"),
+    "differences": lambda: differences(DIFFERENCES, ("accuracy", "format"), x_label="points", about="d"),
     "steps": lambda: steps(PARTS, y_label="reward", about="r", smoothed=5),
 }
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from reference.config import Config, SFTConfig, flatten
+from reference.config import Config, ReadingsConfig, SFTConfig, flatten
 from reference.engines.artifacts import read_records
 from reference.engines.chat import TokenizedExample
 from reference.engines.distributed import Process
@@ -126,8 +126,8 @@ NAME = "iter1/1_sft/1_medium"
 SETTINGS = Config(sft=SFTConfig(batch_size=2, lr=1e-3, save_every=2, epochs=2))
 
 
-def run_folder(path):
-    run = RunFolder(path, flatten(SETTINGS), [NAME], say=lambda line: None)
+def run_folder(path, settings=SETTINGS):
+    run = RunFolder(path, flatten(settings), [NAME], say=lambda line: None)
     run.take_up([], [], Prompts())
     return run
 
@@ -165,6 +165,21 @@ def test_a_phase_makes_the_next_one_better_at_its_examples(random_student, tmp_p
     assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
     assert rows[-1]["lr"] == pytest.approx(1e-3 * 0.1)  # the minimum of the cosine
+
+
+def test_the_phase_has_the_mean_of_its_reading(random_student, tmp_path):
+    """Ambiguity A31: responses of different lengths, so that the two means differ."""
+    ragged = [example_of(f"{n}?", f"{'one ' * n}\n#### {n}") for n in (1, 40)]
+    for mean in ("responses", "tokens"):
+        settings = replace(SETTINGS, readings=ReadingsConfig(sft_mean=mean))
+        train_sft(run_folder(tmp_path / mean, settings), settings, NAME, random_student.base, ragged, random_student)
+        row = json.loads((tmp_path / mean / NAME / "metrics.jsonl").read_text().splitlines()[0])
+        batch = tokenize(ragged, random_student.chat, 999).examples
+        losses = {}
+        for other in ("responses", "tokens"):
+            losses[other] = sft_step(learner_of(random_student.base), batch, 10**9, mean=other)["loss"]
+        assert row["loss"] == pytest.approx(losses[mean], rel=1e-5)
+        assert abs(losses["responses"] - losses["tokens"]) > 1e-3
 
 
 def test_a_done_phase_is_not_trained_again(random_student, tmp_path):
