@@ -75,7 +75,8 @@ def test_before_training_the_loss_of_a_local_sample_is_the_difficulty_of_its_ste
         if sample.ends_turn:
             assert tokens.token_ids[-1] in scorer.student.chat.end_ids
             assert loss_of(scorer, tokens) == pytest.approx(-sum(oracle) / len(oracle), rel=1e-5)
-            oracle.pop()  # Eq. 8 does not score the end of the turn
+            step_ids, _ = scorer.student.chat.trace_ids(sample.messages[:-1], [sample.messages[-1].content])
+            del oracle[len(step_ids) - tokens.prompt_length :]  # Eq. 8 does not score the end of the turn
         else:
             assert loss_of(scorer, tokens) == pytest.approx(difficulty, rel=1e-5)
         assert -math.fsum(oracle) / len(oracle) == pytest.approx(difficulty, rel=1e-5)

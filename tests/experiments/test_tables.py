@@ -1,5 +1,6 @@
 """The pages of results: the same numbers as the CSV files, beside what the paper prints, and nothing loaded."""
 
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
@@ -129,6 +130,8 @@ def page(tmp_path):
         folder.mkdir(parents=True)
         (folder / "receipt.json").write_text(DONE)
         (folder / "metrics.jsonl").write_text('{"reward": 0.25}\n{"reward": 0.5}\n')
+    shared = {f"iter{t}/3_grpo": f"../../iter{t}/3_grpo" for t in (1, 2)}
+    (tmp_path / "out" / "seed-1" / "variants" / "four-iterations" / "elsewhere.json").write_text(json.dumps(shared))
     path = write_page(tmp_path / "out", FOUND, lines, VERDICTS, EFFECTS, (1, 2))
     return path, path.read_text(encoding="utf-8")
 

@@ -558,16 +558,9 @@ STEP_2 = "Step 2: b\n#### 7"
         ([(1.0, 0.0, 0.0), (1.0, 0.0, 2.0)], {}, "Step 1: a\nlocalized: Step 2: b\n#### 7", True),
         # it lost the answer line, which comes back as a line of its own: the trace goes on after this step
         ([(1.0, 0.0, 0.0), (1.0, 0.0, 2.0)], {STEP_2: "b"}, "Step 1: a\nb", False),
-        # C~ has the answer line in another form, or after what the teacher wrote behind it
+        # C~ has the answer line in another form, or after the rest of the step
         ([(1.0, 0.0, 0.0), (1.0, 0.0, 2.0)], {STEP_2: "b\n**#### 7.0**"}, "Step 1: a\nb\n\n#### 7", True),
-        (
-            [(1.0, 0.0, 0.0), (1.0, 0.0, 2.0)],
-            {STEP_2: "b\n#### 7\n\nCheck: ok"},
-            "Step 1: a\nb\n\nCheck: ok\n\n#### 7",
-            True,
-        ),
-        # an answer line in the middle of C~ has moved to its end
-        ([(1.0, 0.0, 2.0), (1.0, 0.0, 0.0)], {"Step 1: a": "a\n#### 7"}, "a\n", False),
+        ([(1.0, 0.0, 0.0), (1.0, 0.0, 2.0)], {STEP_2: "b\n#### 7\n\nOk"}, "Step 1: a\nb\n\nOk\n\n#### 7", True),
         # what follows it was dropped, but for the answer
         ([(1.0, 0.0, 2.0), (0.0, 1.0, 0.0)], {}, "localized: Step 1: a\n", False),
     ],
@@ -579,7 +572,17 @@ def test_a_local_sample_ends_its_turn_where_the_processed_trace_ends(scores, rew
     assert (sample.messages[-1].content, sample.ends_turn) == (said, ends_turn)
     assert ends_turn == (said == bridged.text == whole.target)
     assert sample.messages[:-1] == whole.messages[:-1] and bridged.text.startswith(said.rstrip())
-    assert sample.target in said and said.endswith(sample.target)
+    assert said.endswith(sample.target)
+
+
+def test_a_local_sample_in_the_middle_has_no_answer_line():
+    """C~ has moved it to the end (A19)."""
+    trace = "Step 1: a\n#### 7\nStep 2: b\n#### 7"
+    bridged = bridge_trace(PROBLEM, trace, *scripted(trace, [(1.0, 0.0, 2.0), (1.0, 0.0, 2.0)]), HALVES)
+    whole, first, last = bridge_examples(PROBLEM, bridged, PROMPTS)
+    assert whole.target == "localized: Step 1: a\nlocalized: Step 2: b\n\n#### 7"
+    assert (first.target, first.ends_turn) == ("localized: Step 1: a\n", False)
+    assert (last.messages, last.target, last.ends_turn) == (whole.messages, "localized: Step 2: b\n\n#### 7", True)
 
 
 def test_a_dropped_step_is_out_of_sight_of_the_later_ones_and_an_expanded_one_is_seen_expanded():
