@@ -13,7 +13,7 @@ from reference.records import DifficultyGroup, Trace
 JUDGE_PROMPT_TOKENS = 300  # Appendix D.1's rules
 REWRITE_PROMPT_TOKENS = 120
 DIAGNOSIS_PROMPT_TOKENS = 550  # Appendix D.2's rules
-SOLVE_PROMPT_TOKENS = 100
+SOLVE_PROMPT_TOKENS = 70
 DIAGNOSIS_TOKENS = 250  # a diagnosis of seven fields
 SCORE_TOKENS = 2
 REWRITING = {"expand", "localize", "compress"}  # the operations that the teacher is asked for

@@ -556,7 +556,7 @@ STEP_2 = "Step 2: b\n#### 7"
     ("scores", "rewrites", "said", "ends_turn"),
     [
         ([(1.0, 0.0, 0.0), (1.0, 0.0, 2.0)], {}, "Step 1: a\nlocalized: Step 2: b\n#### 7", True),
-        # it lost the answer line, which comes back as a line of its own: the trace goes on after this step
+        # it lost the answer line, which comes back as a line of its own: C~ continues after this step
         ([(1.0, 0.0, 0.0), (1.0, 0.0, 2.0)], {STEP_2: "b"}, "Step 1: a\nb", False),
         # C~ has the answer line in another form, or after the rest of the step
         ([(1.0, 0.0, 0.0), (1.0, 0.0, 2.0)], {STEP_2: "b\n**#### 7.0**"}, "Step 1: a\nb\n\n#### 7", True),
