@@ -16,19 +16,20 @@ from reference.experiments.variants import FULL, VARIANTS, experiments
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
 PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+READINGS = (ROOT / "docs" / "readings.md").read_text(encoding="utf-8")
 HOW_TO = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
 
 
 def test_the_page_quotes_every_table():
     for part in re.split(r"\n(?=### )", markdown(RESULTS)):
-        assert part.strip() in PAGE, part.splitlines()[0]
+        assert part.strip() in PAGE + READINGS, part.splitlines()[0]
 
 
 def test_the_results_are_of_every_experiment_and_claim():
     for name, experiment in experiments(TINY).items():
         lines = read_csv(RESULTS / f"{name}.csv", Line)
-        assert {line.label for line in lines} == {row.label for row in experiment.rows}, name
-        assert (RESULTS / f"{name}.svg").exists() and f"results/{name}.svg" in PAGE
+        assert {line.label for line in lines} == {row.label for row in experiment.rows} | dict(experiment.means).keys()
+        assert (RESULTS / f"{name}.svg").exists() and f"results/{name}.svg" in PAGE + READINGS
         assert all(line.low <= line.percent <= line.high and line.seeds == "1 2 3" for line in lines)
     judged = read_csv(RESULTS / "claims.csv", ClaimLine)
     assert [(line.experiment, line.claim) for line in judged] == [(one.experiment, one.claim) for one in claims(TINY)]
@@ -53,24 +54,26 @@ def test_every_accuracy_has_its_format_rate():
 
 
 def test_the_page_says_what_the_bridges_loss_is_made_of():
-    lines = [*read_csv(RESULTS / "components.csv", Line), *read_csv(RESULTS / "bridge-operations.csv", Line)]
-    lines += read_csv(RESULTS / "controls.csv", Line)
+    names = ("components", "bridge-operations", "controls", "readings")
+    lines = [line for name in names for line in read_csv(RESULTS / f"{name}.csv", Line)]
     found = {(line.label, line.metric): line.percent for line in lines}
     before, after = found["SFT-Medium", "test"], found["SFT-Medium -> Bridged-Hard", "test"]
     readable, still = found["SFT-Medium", "format test"], found["SFT-Medium -> Bridged-Hard", "format test"]
     lost, silent = before - after, readable - still
     raw, local = found["SFT-Medium -> Raw-Hard", "test"], found["SFT-Medium -> local samples alone", "test"]
-    without = found["w/o Localize, after SFT", "test"]
-    recycled = found["SFT-Medium -> Bridged-Hard + GRPO + Recycling", "format"], found["Full Model", "format"]
+    localize, shorter = (found[f"w/o {name}, after SFT", "test"] for name in ("Localize", "Comp./Drop"))
+    old = found["processed+own_turn (the default of version 0.1), after SFT", "test"]
     for sentence in (
         f"from {before:.1f} to {after:.1f}. Of these {lost:.1f} points {silent:.1f} are responses without a readable",
         f"falls from {readable:.1f} to {still:.1f}); the other {lost - silent:.1f} are wrong answers",
-        f"is not there ({raw:.1f}), without Localize it is less than half as large ({without:.1f})",
-        f"with the local samples alone it is largest ({local:.1f})",
-        f"behind it {recycled[0]:.1f}% of the responses have one that can be read, and {recycled[1]:.1f}% behind",
+        f"is not there ({raw:.1f}); without Compress and Drop it is smaller ({shorter:.1f}), without Localize hardly "
+        f"({localize:.1f}), and with the local samples alone it is largest ({local:.1f})",
+        f"GRPO makes up for it: {found['SFT-Medium -> Bridged-Hard + GRPO', 'test']:.1f}",
+        f"ended at {old:.1f}; of the {before - old:.1f} points that it took then, {after - old:.1f} are not taken",
     ):
         assert sentence in " ".join(PAGE.split()), sentence
-    assert 2 * (before - without) < lost < before - local and raw > without
+    assert local < after < localize < shorter < raw and found["SFT-Medium -> Bridged-Hard + GRPO", "test"] > raw
+    assert after - old > lost
 
 
 def test_every_experiment_and_variant_is_described():
