@@ -80,10 +80,10 @@ def _effect(
 
 
 def shown(effects: Sequence[Effect], when: str) -> list[str]:
-    """The readings that a figure has room for: each main effect, and the interaction that moves accuracy the most."""
-    of_accuracy = [effect for effect in effects if (effect.when, effect.metric) == (when, AVERAGE)]
-    alone = [effect.reading for effect in of_accuracy if TIMES not in effect.reading]
-    together = [effect for effect in of_accuracy if TIMES in effect.reading]
+    """The readings that a figure has room for: each main effect, and the interaction with the largest difference."""
+    found = [effect for effect in effects if effect.when == when]
+    alone = dict.fromkeys(effect.reading for effect in found if TIMES not in effect.reading)
+    together = [effect for effect in found if TIMES in effect.reading]
     return [*alone, max(together, key=lambda effect: abs(effect.difference)).reading]
 
 

@@ -135,7 +135,7 @@ def readings_panel(effects: Sequence[Effect]) -> Panel:
     svg = figures.differences(rows, METRICS, x_label="percentage points", about=about)
     shows = (
         "Main effects of the other reading against the default, over all combinations of the rest, and the interaction "
-        "that moves accuracy the most; with 95% intervals."
+        "with the largest difference; with 95% intervals."
     )
     return Panel("Readings of the paper", svg, shows, "results/readings-effects.csv", "Not in the paper.")
 
