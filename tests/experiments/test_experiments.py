@@ -182,7 +182,7 @@ def test_a_later_command_tells_of_the_earlier_experiments_too(whole, tmp_path):
         assert process.returncode == 2 and "was begun with grpo.lr" in process.stderr
     shutil.rmtree(out / "seed-2" / "variants" / "raw-hard" / "3_bridge")
     found = finished(CONFIG, [out / "seed-1", out / "seed-2"])
-    assert set(experiments(CONFIG)) - set(found) == {"components", "bridge-operations"}
+    assert set(experiments(CONFIG)) - set(found) == {"components", "bridge-operations", "readings"}
 
 
 def test_one_failing_seed_is_named_and_the_others_go_on(tmp_path, capsys):
