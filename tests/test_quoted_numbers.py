@@ -237,18 +237,8 @@ def test_three_base_models():
     text = (ROOT / "docs" / "results.md").read_text("utf-8")
     judged = read_csv(RESULTS / "three-bases" / "claims.csv", ClaimLine)
     components = read_csv(RESULTS / "three-bases" / "components.csv", Line)
-    controls = read_csv(RESULTS / "three-bases" / "controls.csv", Line)
     assert claims_table(judged) in text
     assert table("components", experiments(TINY)["components"], components).split("\n\n", 1)[1] in text
-    assert f"All {len(judged)} verdicts are the same" in text
-    assert all(one.verdict == of_claim(one.claim).verdict for one in judged)
-    wider = [one.high - one.low - (of_claim(one.claim).high - of_claim(one.claim).low) for one in judged]
-    assert mean(wider) > 0 and "are wider on average" in page("docs/results.md")
-    found = {line.label: line.percent for line in [*components, *controls] if line.metric == "test"}
-    before, after = found["SFT-Medium"], found["SFT-Medium -> Bridged-Hard"]
-    local = found["SFT-Medium -> local samples alone"]
-    sentence = f"from {before:.1f} to {after:.1f} on `test`, with the local samples alone to {local:.1f}."
-    assert sentence in page("docs/results.md")
 
 
 # The other pages: what a constant, a default or a file says
