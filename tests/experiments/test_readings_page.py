@@ -27,7 +27,9 @@ def accuracy(label):
 
 
 def reached(when):
-    found = [line.percent for (label, metric), line in LINES.items() if metric == AVERAGE and label.endswith(f", {when}")]
+    found = [
+        line.percent for (label, metric), line in LINES.items() if metric == AVERAGE and label.endswith(f", {when}")
+    ]
     return f"{min(found):.1f} to {max(found):.1f}", len(found)
 
 
