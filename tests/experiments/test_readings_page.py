@@ -35,7 +35,8 @@ def reached(when):
 
 def test_the_page_quotes_the_effects():
     for sentence in (
-        f"it changes average accuracy by {moved(SFT, AVERAGE, 'own_turn')} and pass@8 by {moved(SFT, PASS, 'own_turn')}",
+        f"it changes average accuracy by {moved(SFT, AVERAGE, 'own_turn')} and pass@8 by "
+        f"{moved(SFT, PASS, 'own_turn')} after the initial SFT",
         f"it is {moved(TWO, AVERAGE, 'own_turn')} of accuracy and {moved(TWO, FORMAT, 'own_turn')} of the format rate",
         f"After processed steps accuracy changes by {moved(SFT, AVERAGE, 'processed')} and pass@8 by "
         f"{moved(SFT, PASS, 'processed')}",
