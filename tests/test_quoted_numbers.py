@@ -202,7 +202,7 @@ def test_what_the_page_of_results_says_under_its_tables():
         f"falls by {first - second:.0f} points from the first filter to the second",
         f"already there ({moved('Recycling is above as many steps without it')})",
         f"for as many steps, is {-alone.difference:.1f} points above the method",
-        f"({moved('The method is above ordinary GRPO')}). Bridged traces are {local.difference:.0f} points of pass@8 above",
+        f"({moved('The method is above ordinary GRPO')}). Bridged traces are {local.difference:.0f} points of pass@8",
     ):
         assert sentence in text, sentence
     assert falling == sorted(falling, reverse=True) and abs(third - second) < 3 and abs(fourth - second) < 3
