@@ -104,5 +104,12 @@ def _the_rest() -> list[Claim]:
             (alone,),
         ),
         Claim("controls", "Table 1", "The method is above ordinary GRPO", AVERAGE, (full,), (PLAIN_ROW.label,)),
-        Claim("controls", CONTROL, "Bridged traces are above their local samples alone", PASS, (sft,), (LOCAL,)),
+        Claim(
+            "controls",
+            CONTROL,
+            "Bridged traces with their local samples are above the local samples alone",
+            PASS,
+            (sft,),
+            (LOCAL,),
+        ),
     ]

@@ -26,6 +26,10 @@ def accuracy(label):
     return f"{LINES[label, AVERAGE].percent:.1f}"
 
 
+def passed(name):
+    return f"{LINES[f'{name}, {SFT}', PASS].percent:.1f}"
+
+
 def reached(when):
     found = [
         line.percent for (label, metric), line in LINES.items() if metric == AVERAGE and label.endswith(f", {when}")
@@ -37,14 +41,19 @@ def test_the_page_quotes_the_effects():
     for sentence in (
         f"it changes average accuracy by {moved(SFT, AVERAGE, 'own_turn')} and pass@8 by "
         f"{moved(SFT, PASS, 'own_turn')} after the initial SFT",
-        f"it is {moved(TWO, AVERAGE, 'own_turn')} of accuracy and {moved(TWO, FORMAT, 'own_turn')} of the format rate",
+        f"accuracy changes by {moved(TWO, AVERAGE, 'own_turn')} and the format rate by "
+        f"{moved(TWO, FORMAT, 'own_turn')}. That loss",
+        f"the change is {moved(TWO, FORMAT, 'processed x own_turn')} where scores are measured after processed steps, "
+        f"beyond what each does alone, and {moved(TWO, FORMAT, 'own_turn x tokens')} with a token mean",
         f"After processed steps accuracy changes by {moved(SFT, AVERAGE, 'processed')} and pass@8 by "
         f"{moved(SFT, PASS, 'processed')}",
         f"accuracy by {moved(TWO, AVERAGE, 'processed')} after two iterations. A rewritten step",
-        f"Phases change accuracy by {moved(TWO, AVERAGE, 'phases')} and pass@8 by {moved(TWO, PASS, 'phases')}",
-        f"One mean over tokens changes accuracy by {moved(SFT, AVERAGE, 'tokens')} and pass@8 by "
+        f"Phases change accuracy by {moved(TWO, AVERAGE, 'phases')} and pass@8 by {moved(TWO, PASS, 'phases')}, "
+        f"neither of which can be told from zero, and the format rate by {moved(TWO, FORMAT, 'phases')}",
+        f"one mean over tokens changes accuracy by {moved(SFT, AVERAGE, 'tokens')} and pass@8 by "
         f"{moved(SFT, PASS, 'tokens')} after the initial SFT, and accuracy by {moved(TWO, AVERAGE, 'tokens')}",
-        f"({moved(SFT, PASS, 'own_turn x tokens')} of pass@8 more, after the initial SFT)",
+        f"from {passed('default')} to {passed('tokens')}, with `own_turn` from {passed('own_turn')} to "
+        f"{passed('own_turn+tokens')}",
     ):
         assert sentence in PAGE, sentence
 
@@ -56,6 +65,12 @@ def test_what_the_page_concludes_from_them():
         assert {(SFT, AVERAGE, reading), (SFT, PASS, reading), (TWO, AVERAGE, reading)} <= apart
     assert (TWO, AVERAGE, "phases") not in apart and (TWO, PASS, "phases") not in apart
     assert {(SFT, AVERAGE, "tokens"), (SFT, PASS, "tokens"), (SFT, PASS, "own_turn x tokens")} <= apart
+    together = [one for one in EFFECTS if " x " in one.reading]
+    largest = sorted(together, key=lambda one: -abs(one.difference))[:2]
+    assert {(one.when, one.metric, one.reading) for one in largest} == {
+        (TWO, FORMAT, "processed x own_turn"),
+        (TWO, FORMAT, "own_turn x tokens"),
+    }
     of_sft = {one.reading: abs(one.difference) for one in EFFECTS if (one.when, one.metric) == (SFT, AVERAGE)}
     assert max((reading for reading in READINGS if reading in of_sft), key=of_sft.get) == "own_turn"
 

@@ -66,10 +66,10 @@ def test_the_page_says_what_the_bridges_loss_is_made_of():
     for sentence in (
         f"from {before:.1f} to {after:.1f}. Of these {lost:.1f} points {silent:.1f} are responses without a readable",
         f"falls from {readable:.1f} to {still:.1f}); the other {lost - silent:.1f} are wrong answers",
-        f"is not there ({raw:.1f}); without Compress and Drop it is smaller ({shorter:.1f}), without Localize hardly "
-        f"({localize:.1f}), and with the local samples alone it is largest ({local:.1f})",
+        f"the loss is absent ({raw:.1f}), and with the local samples alone it is largest ({local:.1f}). Without "
+        f"Compress and Drop accuracy is {shorter:.1f} and without Localize {localize:.1f}, neither told apart",
         f"GRPO makes up for it: {found['SFT-Medium -> Bridged-Hard + GRPO', 'test']:.1f}",
-        f"ended at {old:.1f}; of the {before - old:.1f} points that it took then, {after - old:.1f} are not taken",
+        f"ended at {old:.1f}; of the {before - old:.1f} points lost then, {after - old:.1f} are no longer lost",
     ):
         assert sentence in " ".join(PAGE.split()), sentence
     assert local < after < localize < shorter < raw and found["SFT-Medium -> Bridged-Hard + GRPO", "test"] > raw
