@@ -243,6 +243,18 @@ def test_three_base_models():
     components = read_csv(RESULTS / "three-bases" / "components.csv", Line)
     assert claims_table(judged) in text
     assert table("components", experiments(TINY)["components"], components).split("\n\n", 1)[1] in text
+    other = [one.claim for one in judged if one.verdict != of_claim(one.claim).verdict]
+    assert other == [
+        "SFT-Medium -> Bridged-Hard + GRPO is above SFT-Medium -> Bridged-Hard",
+        "Full Model is above SFT-Medium -> Bridged-Hard + GRPO + Recycling",
+    ]
+    assert f"Of {len(judged)} verdicts {len(judged) - len(other)} are those of the one base" in page("docs/results.md")
+    wider = [one.high - one.low - (of_claim(one.claim).high - of_claim(one.claim).low) for one in judged]
+    assert mean(wider) > 0 and "are wider on average" in page("docs/results.md")
+    found = {line.label: line.percent for line in components if line.metric == "test"}
+    before, after = found["SFT-Medium"], found["SFT-Medium -> Bridged-Hard"]
+    raw = found["SFT-Medium -> Raw-Hard"]
+    assert f"from {before:.1f} to {after:.1f} on `test`; raw hard traces end at {raw:.1f}." in page("docs/results.md")
 
 
 # The other pages: what a constant, a default or a file says
