@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from reference.config import TINY
+from reference.experiments.claims import claims
+from reference.experiments.effects import Effect
 from reference.experiments.page import write_page
 from reference.experiments.results import ClaimLine, Line
 from reference.experiments.tables import read_csv
@@ -53,7 +55,7 @@ def test_tables_and_figures_are_on_the_page(page):
         "return [...document.querySelectorAll('figure svg')].map((one) => [one.clientWidth, one.clientHeight])"
     )
     assert len(sizes) == 10 and all(width > 250 and height > 80 for width, height in sizes)
-    assert page.run("return document.querySelectorAll('.stages tbody tr').length") == 21
+    assert page.run("return document.querySelectorAll('.stages tbody tr').length") == 17
 
 
 def test_carla_comes_first_with_the_leaves_of_table_12(page):
@@ -170,7 +172,7 @@ def test_search_and_filters_narrow_the_list(page, small_run):
         return len(page.rows())
 
     hard = sum(record["group"] == "hard" for record in graded)
-    assert filtered("filter-group", "hard") == hard and filtered("filter-action", "drop") < hard
+    assert filtered("filter-group", "hard") == hard and filtered("filter-action", "expand") < hard
     assert filtered("filter-group", "") and filtered("filter-action", "") == 13
     counts = json.loads((small_run / "iter1/2_filter/receipt.json").read_text())["counts"]
     for kind in ("all-zero", "mixed", "all-one"):
@@ -325,7 +327,8 @@ def experiments_page(tmp_path_factory):
         rewards = [{"reward": 0.3 + 0.01 * step + 0.05 * t} for step in range(12)]
         write_lines(folder / "metrics.jsonl", rewards)
     verdicts = read_csv(results / "claims.csv", ClaimLine)
-    return write_page(out, experiments(TINY), lines, verdicts, [1, 2, 3])
+    effects = read_csv(results / "readings-effects.csv", Effect)
+    return write_page(out, experiments(TINY), lines, verdicts, effects, [1, 2, 3])
 
 
 @pytest.mark.parametrize("width", [390, 1200])
@@ -337,7 +340,7 @@ def test_the_page_of_experiments_fits_and_asks_for_nothing(browser, experiments_
         "return [...document.querySelectorAll('.scroll')].filter((one) => one.scrollWidth > one.clientWidth + 1).length"
     )
     assert width == 390 or cut == 0  # a phone scrolls its tables
-    assert browser.run("return document.querySelectorAll('#claims tbody tr').length") == 33
+    assert browser.run("return document.querySelectorAll('#claims tbody tr').length") == len(claims(TINY))
     assert browser.run("return document.querySelectorAll('#tables table').length") == len(experiments(TINY))
     figures = browser.run("return [...document.querySelectorAll('figure svg')].map((one) => one.clientHeight)")
-    assert len(figures) == len(experiments(TINY)) + 1 and min(figures) > 80
+    assert len(figures) == len(experiments(TINY)) + 2 and min(figures) > 80
